@@ -1,0 +1,46 @@
+// Fixed worker threads for commits and other computing.
+
+#ifndef FISHERD_CORE_COMPUTE_POOL_H_
+#define FISHERD_CORE_COMPUTE_POOL_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "core/mutex.h"
+
+namespace fisherd::core {
+
+// Runs tasks in the order they came, on `threads` threads. Thread-safe.
+class ComputePool {
+ public:
+  explicit ComputePool(int threads);  // at least 1
+  // Runs what has been scheduled, then stops.
+  ~ComputePool();
+  ComputePool(const ComputePool&) = delete;
+  ComputePool& operator=(const ComputePool&) = delete;
+
+  void Schedule(std::function<void()> task);
+
+  // Calls work(0) … work(count − 1), each once, spread over this thread and idle workers, and
+  // returns when all have returned. May be called from a task: the caller works too, so it cannot
+  // deadlock.
+  void ParallelFor(int64_t count, const std::function<void(int64_t)>& work);
+
+  int threads() const { return static_cast<int>(workers_.size()); }
+
+ private:
+  void Run();
+
+  Mutex mutex_;
+  CondVar wake_;
+  std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace fisherd::core
+
+#endif  // FISHERD_CORE_COMPUTE_POOL_H_
