@@ -40,8 +40,9 @@ class Backend {
   //
   // `to` may be `from`. The sum is the one of SPEC §1: towers ascending, rows in order, in chains
   // of 256 rows that end with their tower; each chain's result, times scale_t, is added in order.
-  // The moving average is taken in 64 bits, so that a decay near 1 does not drift from
-  // total_weight, and rounded once. The same bits for every number of threads.
+  // Chains are summed in the state's type. What follows, the moving average too, is taken in 64
+  // bits, so that a decay near 1 does not drift from total_weight, and rounded once. The same bits
+  // for every number of threads.
   virtual void Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) = 0;
 };
 

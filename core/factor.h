@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -58,8 +59,9 @@ struct StateVersion {
   double bound = 0;    // of every element
   uint64_t label = 0;  // the trainer's, of the last committed step
   std::unique_ptr<Matrix> matrix;
-  int pins = 0;         // readers; guarded by the factor's lock, like all of this while pins == 0
-  ByteGrant pin_grant;  // for the copy that a commit makes while it is pinned
+  // Guarded by the factor's lock. While pinned, all else here is immutable.
+  int pins = 0;
+  ByteGrant pin_grant;  // for the copy that a commit makes of a pinned version
 };
 
 // Where a factor stands, as a stream needs it for `opened` and `ack`.
@@ -108,7 +110,7 @@ class PendingBatch {
   const uint64_t incarnation_;
   const int64_t step_;
   const int tower_;
-  const int64_t label_;
+  const uint64_t label_;
   const StepGather::Ticket ticket_;
   BatchReader reader_;
   bool done_ = false;
@@ -125,6 +127,9 @@ struct ReadRequest {
   DataType dtype = DataType::kUnspecified;  // of the elements wanted; the state's if unspecified
   std::optional<Version> if_version_not;
   std::optional<MinVersion> min_version;
+  // A registered result is computed anew unless it is of the current version and λ, whatever its
+  // policy.
+  bool refresh = false;
 };
 
 struct ReadResult {
@@ -191,9 +196,10 @@ class Factor : public std::enable_shared_from_this<Factor> {
 
   // --- Updates (SPEC §5) ---
 
-  // Claims a tower for a client's stream. `from` is the lowest step that the client can still send
-  // (0: it is new). Another client's claim stands while its stream lives, unless take_over; when it
-  // falls, that client's batches of steps that have not ended are dropped.
+  // Claims a tower for a client's stream, and keeps `stream` until Close. `from` is the lowest step
+  // that the client can still send (0: it is new). Another client's claim stands while its stream
+  // lives, unless take_over; when it falls, that client's batches of steps that have not ended are
+  // dropped.
   //   OUT_OF_RANGE for the tower, or if `from` is beyond the next step; FAILED_PRECONDITION
   //   (TOWER_CLAIMED)
   absl::StatusOr<Progress> Open(int tower, const ClientId& client, int64_t from, bool take_over,
@@ -253,68 +259,74 @@ class Factor : public std::enable_shared_from_this<Factor> {
     std::vector<std::unique_ptr<Batch>> batches;  // by tower; null until whole
     uint64_t label = 0;
   };
-  struct WaitingRead {
+  struct PendingRead {
     ReadRequest request;
     ReadCallback callback;
+    bool waiting = false;  // for WakeReads; else a task of the pool will look at it
     bool cancelled = false;
   };
-  // What a read is served from: a pinned version, or a cached result.
+  // What a read is served from.
   struct ReadSource {
-    ReadResult result;
-    std::shared_ptr<const StateVersion> pin;
-    std::shared_ptr<const CachedResult> cached;
-    std::shared_ptr<Registration> to_compute;  // has been marked as computing
+    ReadResult result;                           // all but the operator
+    std::shared_ptr<const StateVersion> pin;     // a pinned version,
+    std::shared_ptr<const CachedResult> cached;  // or a cached result,
+    std::shared_ptr<Registration> to_compute;    // or one to be computed from `pin`; marked so
   };
   struct Commit {
-    uint64_t incarnation = 0;
     StepParameters parameters;
     OpenStep step;
     std::shared_ptr<StateVersion> from;
-    std::shared_ptr<StateVersion> to;  // `from` itself if nobody holds it
-    double bound = 0;
+    std::shared_ptr<StateVersion>
+        to;            // `from` itself if nobody holds it; null if there is no memory
+    double bound = 0;  // of the result; not finite if it may overflow
     double total_weight = 0;
   };
 
   Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const Kind> kind,
-         uint64_t incarnation, const FactorEnvironment& environment, ByteGrant state_grant);
+         uint64_t incarnation, const FactorEnvironment& environment, ByteGrant state_grant,
+         ByteGrant pin_reserve);
 
+  // Null if there is no memory.
   std::shared_ptr<StateVersion> InitialVersion(uint64_t incarnation) const;
+  absl::Status OldIncarnation(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Progress ProgressLocked(int64_t missed_from) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Listeners = std::set<std::shared_ptr<ProgressListener>>;
+  Listeners ListenersLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Notify(const Listeners& listeners);
 
-  // factor_update.cc
+  // factor_update.cc: batches in, steps out.
   absl::Status CheckHeader(const BatchHeader& header, const ProgressListener* stream) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReserveBatch(int64_t step, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CloseStepIfEmpty(int64_t step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CompleteBatch(PendingBatch& pending, std::unique_ptr<Batch> batch);
+  void CloseEmptySteps() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CompleteBatch(const PendingBatch& pending, std::unique_ptr<Batch> batch);
   void AbandonBatch(const PendingBatch& pending);
-  absl::Status OldIncarnation(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ScheduleCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RunCommits();
+  void RunCommit();
   std::optional<Commit> TakeCommit();
-  bool Compute(Commit& commit) const;
-  bool Publish(Commit commit, bool finite);
-  void RefreshDueResults();
-  std::vector<std::shared_ptr<ProgressListener>> Listeners() const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void NotifyProgress(const std::vector<std::shared_ptr<ProgressListener>>& listeners);
-  Progress ProgressLocked(int64_t missed_from) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double Compute(const Commit& commit) const;
+  bool Publish(Commit& commit, double bound);
 
-  // factor_read.cc
+  // factor_read.cc: reads and registered results.
   void RunRead(uint64_t id);
   // nullopt: not yet, the read waits.
-  absl::StatusOr<std::optional<ReadSource>> PlanRead(const ReadRequest& request, double damping)
+  absl::StatusOr<std::optional<ReadSource>> PlanRead(const ReadRequest& request,
+                                                     std::optional<double> damping)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<std::shared_ptr<StateVersion>> PinFor(const ReadRequest& request)
+  std::shared_ptr<const StateVersion> PinFor(const ReadRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<std::shared_ptr<const StateVersion>> Pin(std::shared_ptr<StateVersion> version)
+  std::shared_ptr<const StateVersion> Pin(const std::shared_ptr<StateVersion>& version)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Unpin(StateVersion* version);
-  absl::StatusOr<ReadResult> Serve(const ReadRequest& request, double damping, ReadSource source);
+  void Unpin(const std::shared_ptr<StateVersion>& version);
+  absl::StatusOr<ReadResult> Serve(const ReadRequest& request, ReadSource source);
   absl::StatusOr<std::shared_ptr<const CachedResult>> ComputeResult(
-      const std::shared_ptr<Registration>& registration,
-      const std::shared_ptr<const StateVersion>& version, double damping);
+      const std::shared_ptr<Registration>& registration, const StateVersion& version,
+      CovarianceView view, double damping);
+  void RefreshDueResults();
   void WakeReads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  CovarianceView ViewOf(std::shared_ptr<const StateVersion> version) const;
+  CovarianceView ViewOf(const std::shared_ptr<const StateVersion>& version) const;
+  RegistrationInfo InfoOf(const Registration& registration) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string name_;
   const FactorSpec spec_;
@@ -329,12 +341,14 @@ class Factor : public std::enable_shared_from_this<Factor> {
   Ledger ledger_ ABSL_GUARDED_BY(mutex_);
   std::vector<Tower> towers_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, OpenStep> open_steps_ ABSL_GUARDED_BY(mutex_);
-  bool commits_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
-  bool in_place_ ABSL_GUARDED_BY(mutex_) = false;  // current_ is being overwritten
+  bool commit_scheduled_ ABSL_GUARDED_BY(mutex_) = false;  // or running: there is one at a time
+  bool in_place_ ABSL_GUARDED_BY(mutex_) = false;          // current_'s matrix is being overwritten
   std::shared_ptr<StateVersion> current_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<StateVersion>> older_pinned_ ABSL_GUARDED_BY(mutex_);  // ascending
+  ByteGrant pin_reserve_
+      ABSL_GUARDED_BY(mutex_);  // for one pinned version, lent to it while pinned
   RegisteredResults results_ ABSL_GUARDED_BY(mutex_);
-  std::map<uint64_t, WaitingRead> reads_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, PendingRead> reads_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_read_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

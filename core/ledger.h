@@ -46,7 +46,7 @@ class Ledger {
   std::vector<StepRun> NotWhole(int64_t from) const;
 
  private:
-  const size_t max_runs_;
+  size_t max_runs_;
   int64_t next_ = 1;
   int64_t floor_ = 1;
   int64_t steps_failed_ = 0;

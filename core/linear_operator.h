@@ -38,7 +38,7 @@ struct OperatorSpec {
 // "matpower(-0.5, damping "global")", for messages.
 std::string Describe(const OperatorSpec& op);
 
-// INVALID_ARGUMENT unless the exponent is finite and a λ given as a value is finite and not
+// INVALID_ARGUMENT unless the exponent is finite and λ is a name or a value that is finite and not
 // negative.
 absl::Status CheckOperator(const OperatorSpec& op);
 absl::Status CheckDampingValue(double value);

@@ -74,8 +74,8 @@ class StepGather {
   Slot* Find(int64_t step, int tower, Ticket ticket);
   void Clear(Step& step, Slot& slot);
 
-  const int towers_;
-  const int window_;
+  int towers_;
+  int window_;
   int64_t next_ = 1;
   bool committing_ = false;
   Ticket last_ticket_ = 0;

@@ -1,0 +1,94 @@
+#include "core/compute_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <utility>
+
+namespace fisherd::core {
+namespace {
+
+// One ParallelFor. Helpers keep it alive: one may wake up after the caller has returned.
+class Loop {
+ public:
+  Loop(int64_t count, const std::function<void(int64_t)>& work) : count_(count), work_(work) {}
+
+  // Takes indices as long as there are any. `work` is alive whenever it finds one, because the
+  // caller waits for every index.
+  void Work() {
+    int64_t done = 0;
+    for (int64_t i = next_++; i < count_; i = next_++, ++done) work_(i);
+    if (done == 0) return;
+    MutexLock lock(&mutex_);
+    done_ += done;
+    if (done_ == count_) all_done_.NotifyAll();
+  }
+
+  void Wait() {
+    MutexLock lock(&mutex_);
+    while (done_ < count_) all_done_.Wait(&mutex_);
+  }
+
+ private:
+  const int64_t count_;
+  const std::function<void(int64_t)>& work_;
+  std::atomic<int64_t> next_ = 0;
+  Mutex mutex_;
+  CondVar all_done_;
+  int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace
+
+ComputePool::ComputePool(int threads) {
+  for (int i = 0; i < std::max(threads, 1); ++i) workers_.emplace_back([this] { Run(); });
+}
+
+ComputePool::~ComputePool() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  wake_.NotifyAll();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ComputePool::Schedule(std::function<void()> task) {
+  {
+    MutexLock lock(&mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  wake_.NotifyOne();
+}
+
+void ComputePool::ParallelFor(int64_t count, const std::function<void(int64_t)>& work) {
+  auto loop = std::make_shared<Loop>(count, work);
+  {
+    MutexLock lock(&mutex_);
+    const int64_t idle = idle_ - static_cast<int64_t>(tasks_.size());
+    for (int64_t i = 0; i < std::min(idle, count - 1); ++i) {
+      tasks_.push_back([loop] { loop->Work(); });
+    }
+  }
+  wake_.NotifyAll();
+  loop->Work();
+  loop->Wait();
+}
+
+void ComputePool::Run() {
+  while (true) {
+    std::function<void()> task;
+    {
+      MutexLock lock(&mutex_);
+      ++idle_;
+      while (tasks_.empty() && !stopping_) wake_.Wait(&mutex_);
+      --idle_;
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+}  // namespace fisherd::core

@@ -1,0 +1,49 @@
+// One tower's rows of a fully-connected layer, squared as they come in.
+
+#ifndef FISHERD_CORE_KINDS_FULLY_CONNECTED_DIAGONAL_BATCH_H_
+#define FISHERD_CORE_KINDS_FULLY_CONNECTED_DIAGONAL_BATCH_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "core/batch_header.h"
+#include "core/kinds/kind.h"
+
+namespace fisherd::core {
+
+// A∘A [N, I] and Σ_s G_s∘G_s [N, O], times the row weights if there are any, in the state's type.
+// Ingest is one pass: convert, gradient_scale (in 64 bits, rounded once to the state's type), check
+// finite, square, add the sources in ascending order.
+class FullyConnectedDiagonalBatch : public Batch {
+ public:
+  // A finished batch.
+  struct Squares {
+    const void* left = nullptr;   // A∘A, row-major, aligned
+    const void* right = nullptr;  // Σ_s G_s∘G_s, row-major, aligned
+    int64_t rows = 0;             // N as sent
+    double examples = 0;          // what stands for N in means: the sum of the row weights, or N
+    double left_max = 0;          // the largest element of each
+    double right_max = 0;
+  };
+  const Squares& squares() const { return squares_; }
+
+ protected:
+  Squares squares_;
+};
+
+// `header` is one that the kind has accepted, `state` FLOAT32 or FLOAT64; nullptr if there is no
+// memory.
+std::unique_ptr<FullyConnectedDiagonalBatch> NewFullyConnectedDiagonalBatch(
+    const BatchHeader& header, DataType state);
+
+// Bytes that it holds.
+int64_t FullyConnectedDiagonalBatchBytes(const BatchHeader& header, DataType state);
+
+// The sums of row weights that a batch may have: wide enough for any weights that mean something,
+// and narrow enough that sums and reciprocals over all towers are normal numbers.
+inline constexpr double kMinWeightSum = 1e-300;
+inline constexpr double kMaxWeightSum = 1e300;
+
+}  // namespace fisherd::core
+
+#endif  // FISHERD_CORE_KINDS_FULLY_CONNECTED_DIAGONAL_BATCH_H_
