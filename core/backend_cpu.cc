@@ -125,9 +125,12 @@ void BackendCpu::Advance(const AdvanceStep& step, const Matrix& from, Matrix& to
   const int64_t tiles_down = (rows + kTileRows - 1) / kTileRows;
   const int64_t tiles_across = (cols + kTileCols - 1) / kTileCols;
   const auto advance_tile = [&](int64_t index) {
-    Tile tile{.row = index / tiles_across * kTileRows, .col = index % tiles_across * kTileCols};
-    tile.rows = std::min<int64_t>(kTileRows, rows - tile.row);
-    tile.cols = std::min<int64_t>(kTileCols, cols - tile.col);
+    const int64_t row = index / tiles_across * kTileRows;
+    const int64_t col = index % tiles_across * kTileCols;
+    const Tile tile{.row = row,
+                    .col = col,
+                    .rows = static_cast<int>(std::min<int64_t>(kTileRows, rows - row)),
+                    .cols = static_cast<int>(std::min<int64_t>(kTileCols, cols - col))};
     WithStateType(to.shape().dtype, [&]<typename T>(std::type_identity<T>) {
       AdvanceTile<T>({step, from.elements<T>().data(), to.elements<T>().data(), rows, cols}, tile);
     });

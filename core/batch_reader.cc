@@ -7,17 +7,11 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/error.h"
 
 namespace fisherd::core {
 namespace {
-
-absl::Status Refuse(std::string_view field, std::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, message,
-                   {{"field", std::string(field)}});
-}
 
 int64_t ElementsPerRow(const TensorSpec& tensor) {
   int64_t count = 1;
@@ -32,22 +26,24 @@ BatchReader::BatchReader(std::vector<TensorSpec> tensors, int64_t rows,
     : tensors_(std::move(tensors)), rows_(rows), batch_(std::move(batch)) {}
 
 absl::Status BatchReader::BeginRows(int64_t first_row, int64_t row_count, int64_t bytes) {
-  if (frame_rows_ != 0) return Refuse("rows", "rows begin before the frame before them has ended");
+  if (frame_rows_ != 0)
+    return BadArgument("rows", "rows begin before the frame before them has ended");
   if (first_row != rows_seen_) {
-    return Refuse("first_row", absl::StrCat("first_row is ", first_row, "; expected ", rows_seen_));
+    return BadArgument("first_row",
+                       absl::StrFormat("first_row is %d; expected %d", first_row, rows_seen_));
   }
   if (row_count < 1 || row_count > rows_ - rows_seen_) {
-    return Refuse("row_count", absl::StrCat("row_count is ", row_count, "; expected 1 to ",
-                                            rows_ - rows_seen_, " of the batch's ", rows_));
+    return BadArgument("row_count",
+                       absl::StrFormat("row_count is %d; expected 1 to %d, what is left of %d rows",
+                                       row_count, rows_ - rows_seen_, rows_));
   }
   int64_t row_bytes = 0;
   for (const TensorSpec& tensor : tensors_) {
     row_bytes += ElementsPerRow(tensor) * SizeOf(tensor.dtype);
   }
   if (bytes != row_count * row_bytes) {
-    return Refuse("data",
-                  absl::StrCat("data has ", bytes, " bytes; expected ", row_count * row_bytes,
-                               " for ", row_count, " rows of ", row_bytes, " bytes"));
+    return BadArgument("data", absl::StrFormat("data has %d bytes; expected %d, for %d rows of %d",
+                                               bytes, row_count * row_bytes, row_count, row_bytes));
   }
   frame_rows_ = row_count;
   frame_bytes_left_ = bytes;
@@ -60,8 +56,8 @@ absl::Status BatchReader::BeginRows(int64_t first_row, int64_t row_count, int64_
 
 absl::Status BatchReader::Append(std::span<const std::byte> piece) {
   if (piece.size() > frame_bytes_left_) {
-    return Refuse("data", absl::StrCat("data has more bytes than its frame was to have: ",
-                                       piece.size(), " where ", frame_bytes_left_, " were left"));
+    return BadArgument("data", absl::StrFormat("%d bytes of data came; expected at most %d more",
+                                               piece.size(), frame_bytes_left_));
   }
   frame_bytes_left_ -= piece.size();
   crc_ = Crc32c(crc_, piece);
@@ -97,8 +93,8 @@ absl::Status BatchReader::Append(std::span<const std::byte> piece) {
 
 absl::Status BatchReader::EndRows(uint32_t crc32c) {
   if (frame_bytes_left_ != 0) {
-    return Refuse("data",
-                  absl::StrCat("data ends ", frame_bytes_left_, " bytes before its frame does"));
+    return BadArgument("data",
+                       absl::StrFormat("data ends %d bytes before its frame", frame_bytes_left_));
   }
   if (crc_ != crc32c) {
     return MakeError(absl::StatusCode::kInvalidArgument, reason::kCrcMismatch,
@@ -114,9 +110,11 @@ absl::Status BatchReader::EndRows(uint32_t crc32c) {
 
 absl::Status BatchReader::Finish(int64_t rows) {
   if (rows != rows_ || rows_seen_ != rows_) {
-    return Refuse(
-        "rows", absl::StrCat("the batch ends after ", rows_seen_, " rows, and its end says ", rows,
-                             "; expected the ", rows_, " of its header"));
+    return BadArgument(
+        "rows",
+        absl::StrFormat(
+            "the batch ends after %d rows, and its end says %d; expected the %d of its header",
+            rows_seen_, rows, rows_));
   }
   return batch_->Finish();
 }

@@ -73,6 +73,11 @@ absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::stri
                                 .retry_after = std::nullopt});
 }
 
+absl::Status BadArgument(std::string_view field, std::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, message,
+                   {{"field", std::string(field)}});
+}
+
 std::optional<ErrorDetails> GetErrorDetails(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kTypeUrl);
   if (!payload) return std::nullopt;

@@ -58,10 +58,14 @@ absl::Status MakeError(absl::StatusCode code, std::string_view message, ErrorDet
 absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
                        std::map<std::string, std::string> metadata = {});
 
+// INVALID_ARGUMENT (BAD_ARGUMENT) about one field of a request.
+absl::Status BadArgument(std::string_view field, std::string_view message);
+
 // The details of a status made by MakeError; nullopt for any other.
 std::optional<ErrorDetails> GetErrorDetails(const absl::Status& status);
 
-// `status` with a metadata entry added, unless it has that key already; OK stays OK.
+// `status` with a metadata entry added, unless it has that key already. One without details, OK for
+// instance, stays as it is.
 absl::Status WithMetadata(absl::Status status, std::string_view key, std::string_view value);
 
 }  // namespace fisherd::core

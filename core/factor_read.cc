@@ -108,7 +108,10 @@ void Factor::RunRead(uint64_t id) {
     callback = std::move(read.callback);
     reads_.erase(id);
   }
-  callback(source.ok() ? Serve(request, **std::move(source)) : source.status());
+  // A statement of its own: nothing but the result holds the version when the reader has it.
+  absl::StatusOr<ReadResult> result =
+      source.ok() ? Serve(request, **std::move(source)) : source.status();
+  callback(std::move(result));
 }
 
 absl::StatusOr<std::optional<Factor::ReadSource>> Factor::PlanRead(const ReadRequest& request,

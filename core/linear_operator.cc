@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/element_type.h"
 #include "core/error.h"
 #include "core/names.h"
@@ -134,8 +135,8 @@ absl::Status ProductError(absl::StatusCode code, std::string_view why, const Ten
                           int64_t element, std::string_view what, double value) {
   return MakeError(
       code, why,
-      absl::StrCat("element ", element, " of ", Describe(tensor), ": ", what, " is ", value,
-                   "; expected a finite ", NameOf(tensor.dtype)),
+      absl::StrFormat("element %d of %s: %s is %g; expected a finite %s", element, Describe(tensor),
+                      what, value, NameOf(tensor.dtype)),
       {{"field", std::string(NameOf(tensor.role))}, {"element", absl::StrCat(element)}});
 }
 
@@ -157,15 +158,15 @@ double OperatorSpec::power() const {
 
 std::string Describe(const OperatorSpec& op) {
   const double* value = std::get_if<double>(&op.damping);
-  const std::string damping = absl::StrCat(
-      "damping ", value ? absl::StrCat(*value) : Quote(std::get<std::string>(op.damping)));
+  const std::string damping =
+      "damping " + (value ? absl::StrCat(*value) : Quote(std::get<std::string>(op.damping)));
   switch (op.kind) {
     case OperatorKind::kMatpower:
-      return absl::StrCat("matpower(", op.exponent, ", ", damping, ")");
+      return absl::StrFormat("matpower(%g, %s)", op.exponent, damping);
     case OperatorKind::kCholesky:
-      return absl::StrCat("cholesky(", damping, ")");
+      return absl::StrFormat("cholesky(%s)", damping);
     case OperatorKind::kCholeskyInverse:
-      return absl::StrCat("cholesky_inverse(", damping, ")");
+      return absl::StrFormat("cholesky_inverse(%s)", damping);
     case OperatorKind::kCovariance:
       break;
   }
@@ -175,9 +176,8 @@ std::string Describe(const OperatorSpec& op) {
 absl::Status CheckOperator(const OperatorSpec& op) {
   if (op.kind == OperatorKind::kCovariance) return absl::OkStatus();
   if (op.kind == OperatorKind::kMatpower && !std::isfinite(op.exponent)) {
-    return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                     absl::StrCat("exponent is ", op.exponent, "; expected a finite number"),
-                     {{"field", "exponent"}});
+    return BadArgument("exponent",
+                       absl::StrCat("exponent is ", op.exponent, "; expected a finite number"));
   }
   if (const auto* name = std::get_if<std::string>(&op.damping)) return CheckName("damping", *name);
   return CheckDampingValue(std::get<double>(op.damping));
@@ -185,9 +185,8 @@ absl::Status CheckOperator(const OperatorSpec& op) {
 
 absl::Status CheckDampingValue(double value) {
   if (std::isfinite(value) && value >= 0) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                   absl::StrCat("damping is ", value, "; expected a finite number, 0 or above"),
-                   {{"field", "damping"}});
+  return BadArgument("damping",
+                     absl::StrCat("damping is ", value, "; expected a finite number, 0 or above"));
 }
 
 LinearOperatorDiag::LinearOperatorDiag(CovarianceView covariance, bool has_bias,
@@ -234,14 +233,14 @@ absl::Status LinearOperatorDiag::CheckFinite(DataType dtype) const {
                  }
                });
   if (not_finite == 0) return absl::OkStatus();
-  const std::string what = power_ ? absl::StrCat("(v + ", power.damping, ")^", power.exponent)
-                                  : std::string("the covariance v");
+  const std::string what =
+      power_ ? absl::StrFormat("(v + %g)^%g", power.damping, power.exponent) : "the covariance v";
   return MakeError(
       absl::StatusCode::kFailedPrecondition, reason::kNonFiniteResult,
-      absl::StrCat(what, " is not a finite ", NameOf(dtype), " in ", not_finite, " of ",
-                   dimension(), " entries; the smallest v is ", smallest_v,
-                   power_ ? "; expected another damping or exponent, or a wider dtype"
-                          : "; expected a wider dtype"),
+      absl::StrFormat(
+          "%s is not a finite %s in %d of %d entries; the smallest v is %g; expected %s", what,
+          NameOf(dtype), not_finite, dimension(), smallest_v,
+          power_ ? "another damping or exponent, or a wider dtype" : "a wider dtype"),
       {{"entries", absl::StrCat(not_finite)}, {"smallest_value", absl::StrCat(smallest_v)}});
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_format.h"
@@ -54,7 +55,8 @@ std::string_view NameFault(std::string_view name) {
   if (name.empty()) return "it is empty";
   if (name.size() > kMaxNameBytes) return "it is too long";
   if (const std::string_view fault = CharacterFault(name); !fault.empty()) return fault;
-  for (const std::string& level : absl::StrSplit(std::string(name), '/')) {
+  const std::vector<std::string> levels = absl::StrSplit(std::string(name), '/');
+  for (const std::string& level : levels) {
     if (level.empty()) return "it has an empty level";
     if (level == "." || level == "..") return "it has a level '.' or '..'";
   }

@@ -87,11 +87,10 @@ absl::StatusOr<int64_t> ElementCount(const std::vector<int64_t>& shape) {
   int64_t count = 1;
   for (const int64_t size : shape) {
     if (size < 1 || size > kMaxElements / count) {
-      return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                       absl::StrFormat("shape is [%s]; expected sizes of at least 1, and at most "
-                                       "2^59 elements in all",
-                                       absl::StrJoin(shape, ", ")),
-                       {{"field", "shape"}});
+      return BadArgument("shape",
+                         absl::StrFormat("shape is [%s]; expected sizes of at least 1, and at most "
+                                         "2^59 elements in all",
+                                         absl::StrJoin(shape, ", ")));
     }
     count *= size;
   }

@@ -32,9 +32,11 @@ inline float ToFloat(Bfloat16 x) { return std::bit_cast<float>(uint32_t{x.bits} 
 inline float ToFloat(Float16 x) {
   const uint32_t sign = uint32_t{x.bits & 0x8000u} << 16;
   const uint32_t magnitude = uint32_t{x.bits & 0x7FFFu} << 13;
-  if ((x.bits & 0x7C00) == 0x7C00) return std::bit_cast<float>(sign | 0x7F800000 | magnitude);
-  // Only the exponent's bias is wrong, by 112; the product is exact, for subnormals too.
-  return std::bit_cast<float>(sign | magnitude) * 0x1p112f;
+  // Only the exponent's bias is wrong, by 112; the product is exact, for subnormals too. Infinity
+  // and NaN come out finite, with their mantissa.
+  const float finite = std::bit_cast<float>(magnitude) * 0x1p112f;
+  const uint32_t special = (x.bits & 0x7C00) == 0x7C00 ? 0x7F800000 : 0;
+  return std::bit_cast<float>(sign | special | std::bit_cast<uint32_t>(finite));
 }
 
 // `x` rounded once, to nearest even, to a 16-bit float with the given fields. (By way of float it

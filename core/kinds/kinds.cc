@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/error.h"
 #include "core/kinds/fully_connected_diagonal/fully_connected_diagonal.h"
 #include "core/kinds/kind.h"
@@ -11,29 +11,25 @@
 namespace fisherd::core {
 namespace {
 
-absl::Status Refuse(std::string_view field, std::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, message,
-                   {{"field", std::string(field)}});
-}
-
 // What does not depend on the kind.
 absl::Status CheckCommon(const FactorSpec& spec) {
   if (spec.towers < 1 || spec.towers > kMaxTowers) {
-    return Refuse("towers",
-                  absl::StrCat("towers is ", spec.towers, "; expected 1 to ", kMaxTowers));
+    return BadArgument("towers",
+                       absl::StrFormat("towers is %d; expected 1 to %d", spec.towers, kMaxTowers));
   }
   if (spec.sources < 1 || spec.sources > kMaxSources) {
-    return Refuse("sources",
-                  absl::StrCat("sources is ", spec.sources, "; expected 1 to ", kMaxSources));
+    return BadArgument(
+        "sources", absl::StrFormat("sources is %d; expected 1 to %d", spec.sources, kMaxSources));
   }
   if (spec.dtype != DataType::kFloat32 && spec.dtype != DataType::kFloat64) {
-    return Refuse("dtype",
-                  absl::StrCat("dtype is ", NameOf(spec.dtype), "; expected FLOAT32 or FLOAT64"));
+    return BadArgument(
+        "dtype", absl::StrFormat("dtype is %s; expected FLOAT32 or FLOAT64", NameOf(spec.dtype)));
   }
   if (spec.zero_debias && spec.initial_covariance != InitialCovariance::kZeros) {
-    return Refuse("initial_covariance",
-                  "initial_covariance is ONES with zero_debias on; expected ZEROS, or zero_debias "
-                  "off");
+    return BadArgument(
+        "initial_covariance",
+        "initial_covariance is ONES with zero_debias on; expected ZEROS, or zero_debias "
+        "off");
   }
   return absl::OkStatus();
 }
@@ -44,7 +40,7 @@ struct Maker {
   const FactorSpec& spec;
 
   Made operator()(std::monostate) const {
-    return Refuse("kind", "no kind of factor; expected one, such as fully_connected_diagonal");
+    return BadArgument("kind", "no kind of factor; expected one, such as fully_connected_diagonal");
   }
   Made operator()(const FullyConnectedDiagonalSpec& layer) const {
     return MakeFullyConnectedDiagonal(spec, layer);

@@ -1,13 +1,15 @@
 #include "core/kinds/fully_connected_diagonal/batch.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/element_type.h"
 #include "core/error.h"
 
@@ -25,23 +27,25 @@ struct SquaredTensor {
 // The state's type T of a wire element times `scale`.
 template <typename Wire, typename T>
 T Scaled(const std::byte* element, double scale) {
-  return static_cast<T>(scale * static_cast<double>(kernels::Load<Wire>(element)));
+  const auto x = kernels::Load<Wire>(element);
+  return scale == 1 ? static_cast<T>(x) : static_cast<T>(scale * static_cast<double>(x));
 }
 
 // Squares `count` elements into (or, accumulating, onto) `to`; false if one of these is not finite.
 // `max` rises to the largest.
 template <typename Wire, typename T, bool kAccumulate>
 bool SquareRun(const std::byte* from, int64_t count, double scale, T* to, double& max) {
-  T largest = 0;
-  T unordered = 0;  // 0 as long as every element is finite; NaN afterwards
+  // The bits of floats from 0 up are in the order of their values, with infinity, NaN and whatever
+  // has a sign at the end: one comparison of integers an element finds the largest and the bad.
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+  Bits largest = 0;
   for (int64_t k = 0; k < count; ++k) {
     const T x = Scaled<Wire, T>(from + k * sizeof(Wire), scale);
     to[k] = kAccumulate ? to[k] + x * x : x * x;
-    largest = std::max(largest, to[k]);
-    unordered += to[k] - to[k];
+    largest = std::max(largest, std::bit_cast<Bits>(to[k]));
   }
-  max = std::max<double>(max, largest);
-  return unordered == 0;
+  max = std::max<double>(max, std::bit_cast<T>(largest));
+  return std::isfinite(std::bit_cast<T>(largest));
 }
 
 template <typename T>
@@ -66,20 +70,23 @@ class TypedBatch final : public FullyConnectedDiagonalBatch {
   const AlignedArray<double> weights_;  // null if the batch has none
 };
 
+// `what` says what the element is and what was expected; `col` is -1 for row weights.
 absl::Status BadElement(std::string_view why, const TensorSpec& tensor, int64_t row, int64_t col,
                         std::string_view what) {
-  const bool has_source = tensor.role == TensorRole::kOutputsGrads;
-  const bool has_col = tensor.role != TensorRole::kRowWeights;
   std::map<std::string, std::string> metadata = {{"field", std::string(NameOf(tensor.role))},
                                                  {"row", absl::StrCat(row)}};
-  if (has_source) metadata["source"] = absl::StrCat(tensor.source);
-  if (has_col) metadata["column"] = absl::StrCat(col);
-  return MakeError(
-      absl::StatusCode::kInvalidArgument, why,
-      absl::StrCat(NameOf(tensor.role),
-                   has_source ? absl::StrCat(" of source ", tensor.source) : "", ", row ", row,
-                   has_col ? absl::StrCat(", column ", col) : "", ": ", what),
-      std::move(metadata));
+  std::string place(NameOf(tensor.role));
+  if (tensor.role == TensorRole::kOutputsGrads) {
+    metadata["source"] = absl::StrCat(tensor.source);
+    absl::StrAppend(&place, " of source ", tensor.source);
+  }
+  absl::StrAppend(&place, ", row ", row);
+  if (col >= 0) {
+    metadata["column"] = absl::StrCat(col);
+    absl::StrAppend(&place, ", column ", col);
+  }
+  return MakeError(absl::StatusCode::kInvalidArgument, why, absl::StrFormat("%s: %s", place, what),
+                   std::move(metadata));
 }
 
 template <typename T>
@@ -130,14 +137,15 @@ absl::Status TypedBatch<T>::AddSquares(const TensorSpec& spec, int64_t first,
     const double value = kernels::Load<Wire>(bytes.data() + k * sizeof(Wire));
     const T scaled = Scaled<Wire, T>(bytes.data() + k * sizeof(Wire), scale);
     const std::string_view type = NameOf(kStateType<T>);
-    std::string what = absl::StrCat(value, "; expected a finite number");
+    std::string what = absl::StrFormat("%g; expected a finite number", value);
     if (std::isfinite(scaled * scaled)) {
-      what = absl::StrCat(value, ", whose square makes the sum over the sources overflow ", type,
-                          "; expected a smaller one");
+      what = absl::StrFormat(
+          "%g, whose square makes the sum over the sources overflow %s; expected a smaller number",
+          value, type);
     } else if (std::isfinite(value)) {
-      what =
-          absl::StrCat(value, scale == 1 ? "" : absl::StrCat(" (times gradient_scale ", scale, ")"),
-                       ", whose square overflows ", type, "; expected a smaller one");
+      what = absl::StrFormat("%g%s, whose square overflows %s; expected a smaller number", value,
+                             scale == 1 ? "" : absl::StrFormat(" times gradient_scale %g", scale),
+                             type);
     }
     return BadElement(reason::kNonFiniteInput, spec, (first + k) / to.cols, (first + k) % to.cols,
                       what);
@@ -152,8 +160,8 @@ absl::Status TypedBatch<T>::AddWeights(const TensorSpec& spec, int64_t first,
       const double weight = kernels::Load<Wire>(bytes.data() + k * sizeof(Wire));
       if (!std::isfinite(weight) || weight < 0) {
         return BadElement(std::isfinite(weight) ? reason::kBadArgument : reason::kNonFiniteInput,
-                          spec, first + k, 0,
-                          absl::StrCat(weight, "; expected a finite weight, 0 or above"));
+                          spec, first + k, -1,
+                          absl::StrFormat("%g; expected a finite weight, 0 or above", weight));
       }
       weights_[first + k] = weight;
     }
@@ -176,10 +184,10 @@ absl::Status TypedBatch<T>::ApplyWeights() {
   double sum = 0;
   for (int64_t row = 0; row < squares_.rows; ++row) sum += weights_[row];
   if (!(sum >= kMinWeightSum && sum <= kMaxWeightSum)) {
-    return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                     absl::StrCat("row_weights sum to ", sum, "; expected a positive sum, from ",
-                                  kMinWeightSum, " to ", kMaxWeightSum),
-                     {{"field", "row_weights"}});
+    return BadArgument(
+        "row_weights",
+        absl::StrFormat("row_weights sum to %g; expected a positive sum, from %g to %g", sum,
+                        kMinWeightSum, kMaxWeightSum));
   }
   squares_.examples = sum;
   right_.max = 0;
@@ -188,10 +196,10 @@ absl::Status TypedBatch<T>::ApplyWeights() {
     for (int64_t col = 0; col < right_.cols; ++col) {
       const T weighted = static_cast<T>(weights_[row] * squares[col]);
       if (!std::isfinite(weighted)) {
-        return BadElement(reason::kNonFiniteInput, tensors_.back(), row, 0,
-                          absl::StrCat(weights_[row], ", times the squared gradient ", squares[col],
-                                       " of column ", col, ", overflows ", NameOf(kStateType<T>),
-                                       "; expected a smaller weight"));
+        return BadElement(reason::kNonFiniteInput, tensors_.back(), row, -1,
+                          absl::StrFormat("%g, times the squared gradient %g of column %d, "
+                                          "overflows %s; expected a smaller weight",
+                                          weights_[row], squares[col], col, NameOf(kStateType<T>)));
       }
       squares[col] = weighted;
       right_.max = std::max<double>(right_.max, weighted);

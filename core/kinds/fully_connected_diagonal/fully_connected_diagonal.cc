@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/error.h"
 #include "core/kinds/fully_connected_diagonal/batch.h"
 
@@ -18,11 +17,6 @@ namespace {
 // Bytes of a state, and of a batch as sent or held: more than any machine has, and few enough that
 // sums over 4096 towers stay far from the end of 64 bits.
 constexpr double kMaxBytes = 0x1p48;
-
-absl::Status Refuse(std::string_view field, std::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, message,
-                   {{"field", std::string(field)}});
-}
 
 const FullyConnectedDiagonalBatch::Squares& SquaresOf(const Batch* batch) {
   return static_cast<const FullyConnectedDiagonalBatch*>(batch)->squares();
@@ -64,17 +58,17 @@ class FullyConnectedDiagonal final : public Kind {
 
 absl::Status FullyConnectedDiagonal::CheckBatch(const BatchHeader& header) const {
   if (header.rows < 1) {
-    return Refuse("rows", absl::StrCat("rows is ", header.rows, "; expected at least 1"));
+    return BadArgument("rows", absl::StrCat("rows is ", header.rows, "; expected at least 1"));
   }
   const double row_elements = static_cast<double>(layer_.input_size) +
                               static_cast<double>(spec_.sources) * layer_.output_size + 1;
   if (header.rows * row_elements * 8 > kMaxBytes) {
-    return Refuse("rows", absl::StrCat("rows is ", header.rows, "; expected at most ",
-                                       static_cast<int64_t>(kMaxBytes / 8 / row_elements)));
+    return BadArgument("rows", absl::StrCat("rows is ", header.rows, "; expected at most ",
+                                            static_cast<int64_t>(kMaxBytes / 8 / row_elements)));
   }
   if (!std::isfinite(header.gradient_scale) || header.gradient_scale <= 0) {
-    return Refuse("gradient_scale", absl::StrCat("gradient_scale is ", header.gradient_scale,
-                                                 "; expected a finite number above 0"));
+    return BadArgument("gradient_scale", absl::StrCat("gradient_scale is ", header.gradient_scale,
+                                                      "; expected a finite number above 0"));
   }
   return CheckTensors(header);
 }
@@ -100,21 +94,23 @@ absl::Status FullyConnectedDiagonal::CheckTensors(const BatchHeader& header) con
     expected.push_back({.role = TensorRole::kRowWeights, .shape = {header.rows}});
   }
   if (header.tensors.size() != expected.size()) {
-    return Refuse("tensors", absl::StrCat(header.tensors.size(), " tensors; expected inputs, ",
-                                          spec_.sources, " outputs_grads, and row_weights or not"));
+    return BadArgument(
+        "tensors", absl::StrCat(header.tensors.size(), " tensors; expected inputs, ", spec_.sources,
+                                " outputs_grads, and row_weights or not"));
   }
   for (size_t i = 0; i < expected.size(); ++i) {
     const TensorSpec& tensor = header.tensors[i];
     TensorSpec& want = expected[i];
     if (SizeOf(tensor.dtype) == 0) {
-      return Refuse("tensors", absl::StrCat("tensor ", i, " is ", Describe(tensor),
-                                            "; expected a dtype of FLOAT32, FLOAT64, BFLOAT16 or "
-                                            "FLOAT16"));
+      return BadArgument("tensors",
+                         absl::StrCat("tensor ", i, " is ", Describe(tensor),
+                                      "; expected a dtype of FLOAT32, FLOAT64, BFLOAT16 or "
+                                      "FLOAT16"));
     }
     want.dtype = tensor.dtype;
     if (tensor != want) {
-      return Refuse("tensors", absl::StrCat("tensor ", i, " is ", Describe(tensor), "; expected ",
-                                            Describe(want)));
+      return BadArgument("tensors", absl::StrCat("tensor ", i, " is ", Describe(tensor),
+                                                 "; expected ", Describe(want)));
     }
   }
   return absl::OkStatus();
@@ -172,19 +168,19 @@ double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) co
 absl::StatusOr<std::unique_ptr<const Kind>> MakeFullyConnectedDiagonal(
     const FactorSpec& spec, const FullyConnectedDiagonalSpec& layer) {
   if (layer.input_size < 1) {
-    return Refuse("input_size",
-                  absl::StrCat("input_size is ", layer.input_size, "; expected at least 1"));
+    return BadArgument("input_size",
+                       absl::StrCat("input_size is ", layer.input_size, "; expected at least 1"));
   }
   if (layer.output_size < 1) {
-    return Refuse("output_size",
-                  absl::StrCat("output_size is ", layer.output_size, "; expected at least 1"));
+    return BadArgument("output_size",
+                       absl::StrCat("output_size is ", layer.output_size, "; expected at least 1"));
   }
   const double bytes = (static_cast<double>(layer.input_size) + layer.has_bias) *
                        layer.output_size * SizeOf(spec.dtype);
   if (bytes > kMaxBytes) {
-    return Refuse("input_size", absl::StrCat("a state of input_size ", layer.input_size,
-                                             " and output_size ", layer.output_size, " has ", bytes,
-                                             " bytes; expected at most ", kMaxBytes));
+    return BadArgument("input_size", absl::StrCat("a state of input_size ", layer.input_size,
+                                                  " and output_size ", layer.output_size, " has ",
+                                                  bytes, " bytes; expected at most ", kMaxBytes));
   }
   return std::make_unique<FullyConnectedDiagonal>(spec, layer);
 }

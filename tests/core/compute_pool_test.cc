@@ -1,0 +1,111 @@
+#include "core/compute_pool.h"
+
+#include <atomic>
+#include <future>
+#include <numeric>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace fisherd::core {
+namespace {
+
+TEST(ComputePoolTest, RunsTasksInOrder) {
+  std::vector<int> order;
+  {
+    ComputePool pool(1);
+    for (int i = 0; i < 100; ++i) pool.Schedule([&order, i] { order.push_back(i); });
+  }  // waits for them
+  std::vector<int> expected(100);
+  std::iota(expected.begin(), expected.end(), 0);
+  EXPECT_EQ(order, expected);
+}
+
+TEST(ComputePoolTest, RunsWhatTasksSchedule) {
+  std::atomic<int> ran = 0;
+  {
+    ComputePool pool(2);
+    pool.Schedule([&] {
+      pool.Schedule([&] { ++ran; });
+      ++ran;
+    });
+  }
+  EXPECT_EQ(ran, 2);
+}
+
+TEST(ComputePoolTest, TasksRunBesideEachOther) {
+  ComputePool pool(2);
+  std::promise<void> first;
+  std::promise<void> second;
+  pool.Schedule([&] {
+    first.set_value();
+    second.get_future().wait();
+  });
+  pool.Schedule([&] {
+    first.get_future().wait();
+    second.set_value();
+  });
+}
+
+TEST(ComputePoolTest, HasAtLeastOneThread) {
+  EXPECT_EQ(ComputePool(0).threads(), 1);
+  EXPECT_EQ(ComputePool(3).threads(), 3);
+}
+
+TEST(ComputePoolTest, ParallelForCallsEveryIndexOnce) {
+  for (const int threads : {1, 2, 8}) {
+    ComputePool pool(threads);
+    for (const int count : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> calls(count);
+      pool.ParallelFor(count, [&](int64_t i) { ++calls[i]; });
+      for (int i = 0; i < count; ++i) EXPECT_EQ(calls[i], 1) << i;
+    }
+  }
+}
+
+TEST(ComputePoolTest, ParallelForUsesIdleWorkers) {
+  ComputePool pool(1);
+  std::promise<void> started;
+  pool.Schedule([&] { started.set_value(); });
+  started.get_future().wait();
+  // Two indices that wait for each other end only if two threads take one each. The worker may not
+  // have become idle again yet, so this is tried until it has.
+  for (bool together = false; !together;) {
+    std::atomic<int> inside = 0;
+    std::atomic<int> most = 0;
+    pool.ParallelFor(2, [&](int64_t) {
+      ++inside;
+      for (int spin = 0; spin < 100000 && inside < 2; ++spin) std::this_thread::yield();
+      most = std::max<int>(most, inside);
+    });
+    together = most == 2;
+  }
+}
+
+TEST(ComputePoolTest, ParallelForFromEveryTaskAtOnceEnds) {
+  std::atomic<int> calls = 0;
+  {
+    ComputePool pool(3);
+    for (int i = 0; i < 50; ++i) {
+      pool.Schedule([&] {
+        pool.ParallelFor(10, [&](int64_t) {
+          pool.ParallelFor(3, [&](int64_t) { ++calls; });
+        });
+      });
+    }
+  }
+  EXPECT_EQ(calls, 50 * 10 * 3);
+}
+
+TEST(ComputePoolTest, ParallelForEndsWhileWorkersAreBusy) {
+  ComputePool pool(1);
+  std::promise<void> release;
+  pool.Schedule([&] { release.get_future().wait(); });
+  std::atomic<int> calls = 0;
+  pool.ParallelFor(5, [&](int64_t) { ++calls; });
+  EXPECT_EQ(calls, 5);
+  release.set_value();
+}
+
+}  // namespace
+}  // namespace fisherd::core

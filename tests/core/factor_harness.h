@@ -1,0 +1,196 @@
+// A registry with everything around it, and blocking ways to use its factors.
+
+#ifndef FISHERD_TESTS_CORE_FACTOR_HARNESS_H_
+#define FISHERD_TESTS_CORE_FACTOR_HARNESS_H_
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/backend_cpu.h"
+#include "core/compute_pool.h"
+#include "core/error.h"
+#include "core/factor_registry.h"
+
+namespace fisherd::core {
+
+using Floats = std::vector<float>;
+
+inline std::string ReasonOf(const absl::Status& status) {
+  const auto details = GetErrorDetails(status);
+  return details.has_value() ? details->reason : "";
+}
+
+class CountingListener : public ProgressListener {
+ public:
+  void OnProgress(const std::shared_ptr<Factor>&) override {
+    MutexLock lock(&mutex_);
+    ++calls_;
+  }
+  int calls() const {
+    MutexLock lock(&mutex_);
+    return calls_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// A backend whose steps wait while it is held, so that tests can look at a factor during a commit.
+class GatedBackend : public Backend {
+ public:
+  std::string_view name() const override { return "gated"; }
+  void Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override {
+    {
+      MutexLock lock(&mutex_);
+      ++entered_;
+      changed_.NotifyAll();
+      while (held_) changed_.Wait(&mutex_);
+    }
+    cpu_.Advance(step, from, to);
+  }
+  void Hold() {
+    MutexLock lock(&mutex_);
+    held_ = true;
+    entered_ = 0;
+  }
+  void AwaitEntered() {
+    MutexLock lock(&mutex_);
+    while (entered_ == 0) changed_.Wait(&mutex_);
+  }
+  void Release() {
+    MutexLock lock(&mutex_);
+    held_ = false;
+    changed_.NotifyAll();
+  }
+
+ private:
+  BackendCpu cpu_{nullptr};
+  Mutex mutex_;
+  CondVar changed_;
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  int entered_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class FactorTest : public ::testing::Test {
+ protected:
+  explicit FactorTest(RegistryOptions options = {.state_budget = 1 << 20,
+                                                 .batch_budget = 1 << 20}) {
+    options.backend = &backend_;
+    options.pool = &*pool_;
+    options.epoch = 77;
+    options.first_incarnation = 1000;
+    registry_.emplace(options);
+  }
+  ~FactorTest() override { pool_.reset(); }  // its tasks use the registry
+
+  static FactorSpec Spec(int64_t inputs, int64_t outputs, bool bias = true, int towers = 1) {
+    FactorSpec spec;
+    spec.kind = FullyConnectedDiagonalSpec{inputs, outputs, bias};
+    spec.towers = towers;
+    return spec;
+  }
+  // [2, 2] with bias, the example of SPEC §7.
+  static FactorSpec Golden(int towers = 1) { return Spec(2, 2, true, towers); }
+
+  std::shared_ptr<Factor> Create(const std::string& name, const FactorSpec& spec) {
+    auto created = registry_->Create(name, spec);
+    EXPECT_TRUE(created.ok()) << created.status();
+    return created.ok() ? created->factor : nullptr;
+  }
+
+  // A header for float tensors; change what the test is about.
+  static BatchHeader Header(const Factor& factor, int64_t step, int64_t rows, int tower = 0) {
+    const auto& sizes = std::get<FullyConnectedDiagonalSpec>(factor.spec().kind);
+    BatchHeader header;
+    header.incarnation = factor.Describe().version.incarnation;
+    header.step = step;
+    header.tower = tower;
+    header.rows = rows;
+    header.decay = 0.5;
+    header.tensors = {{TensorRole::kInputs, 0, DataType::kFloat32, {rows, sizes.input_size}}};
+    for (int s = 0; s < factor.spec().sources; ++s) {
+      header.tensors.push_back(
+          {TensorRole::kOutputsGrads, s, DataType::kFloat32, {rows, sizes.output_size}});
+    }
+    header.digest[0] = static_cast<std::byte>(step);
+    header.digest[1] = static_cast<std::byte>(tower);
+    return header;
+  }
+
+  // Fills a pending batch with the tensors' elements, one after the other, in one frame.
+  static absl::Status Fill(PendingBatch& batch, const Floats& elements, int64_t rows) {
+    const auto bytes = std::as_bytes(std::span(elements));
+    absl::Status status = batch.reader().BeginRows(0, rows, static_cast<int64_t>(bytes.size()));
+    if (status.ok()) status = batch.reader().Append(bytes);
+    if (status.ok()) status = batch.reader().EndRows(Crc32c(0, bytes));
+    return status;
+  }
+
+  // Sends a whole batch on `stream`, which must have opened the tower.
+  static absl::Status Send(Factor& factor, const BatchHeader& header, const Floats& elements,
+                           const ProgressListener* stream) {
+    absl::StatusOr<std::unique_ptr<PendingBatch>> batch = factor.Begin(header, stream);
+    if (!batch.ok()) return batch.status();
+    if (*batch == nullptr) return absl::OkStatus();
+    if (absl::Status status = Fill(**batch, elements, header.rows); !status.ok()) return status;
+    return (*batch)->Complete(header.rows);
+  }
+
+  // A listener that has opened the tower for a client.
+  static std::shared_ptr<CountingListener> OpenTower(Factor& factor, int tower, int client = 1,
+                                                     bool take_over = false) {
+    auto stream = std::make_shared<CountingListener>();
+    const auto progress = factor.Open(tower, ClientOf(client), 0, take_over, stream);
+    EXPECT_TRUE(progress.ok()) << progress.status();
+    return stream;
+  }
+  static ClientId ClientOf(int n) {
+    ClientId id{};
+    id[0] = static_cast<std::byte>(n);
+    return id;
+  }
+
+  // The answer to a read, waited for.
+  static absl::StatusOr<ReadResult> Read(Factor& factor, ReadRequest request = {}) {
+    std::promise<absl::StatusOr<ReadResult>> answer;
+    factor.StartRead(request,
+                     [&](absl::StatusOr<ReadResult> r) { answer.set_value(std::move(r)); });
+    return answer.get_future().get();
+  }
+  // A read after `step` has ended.
+  static absl::StatusOr<ReadResult> ReadAfter(Factor& factor, int64_t step, OperatorSpec op = {}) {
+    return Read(factor, {.op = std::move(op),
+                         .min_version = MinVersion{factor.Describe().version.incarnation, step}});
+  }
+  static Floats Elements(const LinearOperator& op) {
+    const TensorView view;
+    Floats result(op.dimension());
+    op.Elements(view, 0, 0, std::as_writable_bytes(std::span(result)));
+    return result;
+  }
+  static Floats Elements(const absl::StatusOr<ReadResult>& result) {
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.ok() && result->op != nullptr ? Elements(*result->op) : Floats();
+  }
+
+  // A = [[1,2],[3,4]], G = [[1,−1],[2,0.5]], and what they give (SPEC §7).
+  const Floats golden_batch_ = {1, 2, 3, 4, 1, -1, 2, 0.5};
+  const Floats golden_covariance_ = {18.5, 1.625, 34, 4, 2.5, 0.625};
+
+  GatedBackend backend_;
+  std::optional<ComputePool> pool_{std::in_place, 2};
+  std::optional<FactorRegistry> registry_;
+};
+
+}  // namespace fisherd::core
+
+#endif  // FISHERD_TESTS_CORE_FACTOR_HARNESS_H_
