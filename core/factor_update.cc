@@ -251,7 +251,11 @@ void Factor::ScheduleCommit() {
 // One step per task, so that a factor far ahead does not keep others waiting.
 void Factor::RunCommit() {
   if (std::optional<Commit> commit = TakeCommit(); commit.has_value()) {
-    const bool committed = Publish(*commit, Compute(*commit));
+    const double bound = Compute(*commit);
+    // Before anyone hears of the step: who does may send at once, and needs the room.
+    commit->step.batches.clear();
+    commit->step.grants.clear();
+    const bool committed = Publish(*commit, bound);
     commit.reset();
     Listeners listeners;
     {

@@ -159,13 +159,12 @@ TEST(StepGatherTest, AgreesWithAPlainModel) {
     std::map<std::pair<int64_t, int>, StepGather::Ticket> arriving;
     std::set<std::pair<int64_t, int>> whole;
     int64_t next = 1;
-    for (int event = 0; event < 200; ++event) {
-      const int64_t step = next + draw(kWindow + 1);
+    for (int event = 0; event < 600; ++event) {
+      const int64_t step = next + std::min(draw(kWindow + 1), draw(kWindow + 1));
       const int tower = draw(kTowers);
       const std::pair key(step, tower);
-      switch (draw(5)) {
-        case 0:
-        case 1: {
+      switch (draw(7)) {
+        default: {
           const auto ticket = gather.Begin(step, tower, kParameters, DigestOf(1));
           if (step >= next + kWindow) {
             ASSERT_EQ(ticket.status().code(), absl::StatusCode::kOutOfRange);
@@ -179,20 +178,21 @@ TEST(StepGatherTest, AgreesWithAPlainModel) {
           }
           break;
         }
-        case 2:
+        case 0:
+        case 1:
           if (const auto it = arriving.find(key); it != arriving.end()) {
             ASSERT_TRUE(gather.Complete(step, tower, it->second));
             whole.insert(key);
             arriving.erase(it);
           }
           break;
-        case 3:
+        case 2:
           if (const auto it = arriving.find(key); it != arriving.end()) {
             ASSERT_TRUE(gather.Abandon(step, tower, it->second));
             arriving.erase(it);
           }
           break;
-        case 4:
+        case 3:
           if (draw(8) == 0) {
             gather.ClearTower(tower);
             std::erase_if(whole, [&](const auto& k) { return k.second == tower; });
