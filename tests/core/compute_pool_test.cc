@@ -88,9 +88,7 @@ TEST(ComputePoolTest, ParallelForFromEveryTaskAtOnceEnds) {
     ComputePool pool(3);
     for (int i = 0; i < 50; ++i) {
       pool.Schedule([&] {
-        pool.ParallelFor(10, [&](int64_t) {
-          pool.ParallelFor(3, [&](int64_t) { ++calls; });
-        });
+        pool.ParallelFor(10, [&](int64_t) { pool.ParallelFor(3, [&](int64_t) { ++calls; }); });
       });
     }
   }
@@ -98,9 +96,9 @@ TEST(ComputePoolTest, ParallelForFromEveryTaskAtOnceEnds) {
 }
 
 TEST(ComputePoolTest, ParallelForEndsWhileWorkersAreBusy) {
+  std::promise<void> release;  // outlives the pool's task
   ComputePool pool(1);
-  std::promise<void> release;
-  pool.Schedule([&] { release.get_future().wait(); });
+  pool.Schedule([released = release.get_future().share()] { released.wait(); });
   std::atomic<int> calls = 0;
   pool.ParallelFor(5, [&](int64_t) { ++calls; });
   EXPECT_EQ(calls, 5);

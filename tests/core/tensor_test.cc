@@ -19,8 +19,8 @@ TEST(TensorTest, Types) {
 }
 
 TEST(TensorTest, MaxIsTheLargestFiniteValue) {
-  for (const DataType type : {DataType::kFloat32, DataType::kFloat64, DataType::kBfloat16,
-                              DataType::kFloat16}) {
+  for (const DataType type :
+       {DataType::kFloat32, DataType::kFloat64, DataType::kBfloat16, DataType::kFloat16}) {
     const double max = MaxOf(type);
     EXPECT_EQ(FromBytes(ToBytes({max}, type), type)[0], max) << NameOf(type);
     const double beyond = max * (1 + 0x1p-7);  // a step of bfloat16, more than one of the others
@@ -50,9 +50,17 @@ TEST(TensorTest, ElementCount) {
 TEST(TensorTest, ElementCountRefusesWhatIsNoShape) {
   constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
   constexpr int64_t kMin = std::numeric_limits<int64_t>::min();
-  for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{
-           {0}, {-1}, {3, 0}, {0, kMax}, {kMax}, {kMin}, {(int64_t{1} << 59) + 1},
-           {int64_t{1} << 30, int64_t{1} << 30}, {int64_t{1} << 32, int64_t{1} << 32}, {-1, -1}}) {
+  for (const std::vector<int64_t>& shape :
+       std::vector<std::vector<int64_t>>{{0},
+                                         {-1},
+                                         {3, 0},
+                                         {0, kMax},
+                                         {kMax},
+                                         {kMin},
+                                         {(int64_t{1} << 59) + 1},
+                                         {int64_t{1} << 30, int64_t{1} << 30},
+                                         {int64_t{1} << 32, int64_t{1} << 32},
+                                         {-1, -1}}) {
     EXPECT_THAT(ElementCount(shape).status(),
                 IsError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, "at least 1"));
   }

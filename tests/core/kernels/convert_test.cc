@@ -57,15 +57,15 @@ TYPED_TEST(SmallFloatTest, RoundsItsOwnValuesToThemselves) {
   }
 }
 
-// Between every two neighbours: the middle goes to the even one, and a little beside it decides, even
-// by so little that a rounding to float on the way would lose it.
+// Between every two neighbours: the middle goes to the even one, and a little beside it decides,
+// even by so little that a rounding to float on the way would lose it.
 TYPED_TEST(SmallFloatTest, RoundsToNearestEven) {
   const int infinity = RoundTo<TypeParam>(kInfinity).bits;
   for (int bits = 0; bits < infinity; ++bits) {
     const double low = Value<TypeParam>(bits);
     // The step from the largest number on is as large as the one before it.
-    const double high = bits + 1 < infinity ? Value<TypeParam>(bits + 1)
-                                            : 2 * low - Value<TypeParam>(bits - 1);
+    const double high =
+        bits + 1 < infinity ? Value<TypeParam>(bits + 1) : 2 * low - Value<TypeParam>(bits - 1);
     const double middle = (low + high) / 2;
     const int even = bits % 2 == 0 ? bits : bits + 1;
     for (const int sign : {1, -1}) {
