@@ -1,0 +1,147 @@
+#include "client/cpp/tensor_transfer.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/chunks.h"
+#include "client/cpp/errors.h"
+
+namespace fisherd {
+namespace {
+
+constexpr int64_t kMaxElements = int64_t{1} << 48;
+
+int64_t SizeOf(v1::DataType dtype) { return dtype == v1::DATA_TYPE_FLOAT64 ? 8 : 4; }
+
+absl::Status Malformed(const std::string& message) {
+  return MakeError(absl::StatusCode::kDataLoss, "MALFORMED_FRAME", message);
+}
+
+// Whether a and b are sizes whose product is within bounds.
+bool AreSizes(int64_t a, int64_t b) { return a >= 1 && b >= 1 && a <= kMaxElements / b; }
+
+// Ends a call whose answer cannot be used.
+absl::Status Abandon(grpc::ClientContext& context, absl::Status why) {
+  context.TryCancel();
+  return why;
+}
+
+}  // namespace
+
+absl::StatusOr<ResultShape> CheckTensors(
+    const google::protobuf::RepeatedPtrField<v1::TensorSpec>& tensors, v1::DataType dtype) {
+  ResultShape shape;
+  bool good = tensors.size() == 1 || tensors.size() == 2;
+  for (const v1::TensorSpec& tensor : tensors) good = good && tensor.dtype() == dtype;
+  if (good) {
+    const v1::TensorSpec& weight = tensors[0];
+    good = weight.role() == v1::TENSOR_ROLE_WEIGHT && weight.shape_size() == 2 &&
+           AreSizes(weight.shape(0), weight.shape(1));
+    if (good) {
+      shape.weight_rows = weight.shape(0);
+      shape.weight_cols = weight.shape(1);
+    }
+  }
+  if (good && tensors.size() == 2) {
+    const v1::TensorSpec& bias = tensors[1];
+    good =
+        bias.role() == v1::TENSOR_ROLE_BIAS && bias.shape_size() == 1 && AreSizes(bias.shape(0), 1);
+    if (good) shape.bias_size = bias.shape(0);
+  }
+  if (good) return shape;
+  std::string got;
+  for (const v1::TensorSpec& tensor : tensors) {
+    absl::StrAppend(&got, got.empty() ? "" : "; ", tensor.ShortDebugString());
+  }
+  return Malformed(absl::StrCat("the answer has the tensors {", got,
+                                "}, expected a weight of two axes and at most a bias of one, ",
+                                v1::DataType_Name(dtype)));
+}
+
+absl::StatusOr<v1::ReadHeader> ReadTensors(
+    v1::FactorService::StubInterface& stub, const v1::ReadRequest& request, absl::Time deadline,
+    const std::function<void(int64_t done, int64_t total)>& progress, const Allocate& allocate) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  const auto call = stub.Read(&context, request);
+  v1::ReadResponse response;
+  std::optional<v1::ReadHeader> header;
+  std::optional<ChunkAssembler> assembler;
+  while (call->Read(&response)) {
+    if (!header) {
+      if (!response.has_header()) {
+        return Abandon(context, Malformed("the answer does not begin with a header"));
+      }
+      header = response.header();
+      if (header->unchanged()) continue;
+      const absl::StatusOr<ResultShape> shape = CheckTensors(header->tensors(), request.dtype());
+      if (!shape.ok()) return Abandon(context, shape.status());
+      assembler.emplace(allocate(*shape), SizeOf(request.dtype()));
+      continue;
+    }
+    if (!response.has_chunk() || !assembler) {
+      return Abandon(context, Malformed("the answer goes on with something that is not a chunk"));
+    }
+    if (absl::Status status = assembler->Add(response.chunk()); !status.ok()) {
+      return Abandon(context, status);
+    }
+    if (progress) progress(assembler->bytes_done(), assembler->bytes_total());
+  }
+  if (absl::Status status = FromGrpc(call->Finish()); !status.ok()) return status;
+  if (!header) return Malformed("the answer is empty");
+  if (assembler) {
+    if (absl::Status status = assembler->Finish(); !status.ok()) return status;
+  }
+  return *header;
+}
+
+absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
+    v1::FactorService::StubInterface& stub, const v1::MultiplyHeader& header, absl::Time deadline,
+    const std::vector<std::span<const std::byte>>& x, const Allocate& allocate) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  const auto call = stub.Multiply(&context);
+  v1::MultiplyRequest request;
+  v1::MultiplyResponse response;
+  *request.mutable_header() = header;
+  ChunkCutter cutter(x, SizeOf(header.dtype()));
+  // One chunk is on its way while the product of the one before is read: both directions are busy,
+  // and neither side ever waits for a peer that does not read.
+  bool sending = call->Write(request);
+  const auto send_chunk = [&] {
+    if (!sending) return;
+    if (cutter.Next(*request.mutable_chunk())) {
+      sending = call->Write(request);
+    } else {
+      call->WritesDone();
+      sending = false;
+    }
+  };
+  send_chunk();
+  std::optional<v1::MultiplyResponseHeader> answer;
+  std::optional<ChunkAssembler> assembler;
+  while (call->Read(&response)) {
+    send_chunk();
+    if (!answer) {
+      if (!response.has_header()) {
+        return Abandon(context, Malformed("the answer does not begin with a header"));
+      }
+      answer = response.header();
+      const absl::StatusOr<ResultShape> shape = CheckTensors(answer->tensors(), header.dtype());
+      if (!shape.ok()) return Abandon(context, shape.status());
+      assembler.emplace(allocate(*shape), SizeOf(header.dtype()));
+    } else if (!response.has_chunk()) {
+      return Abandon(context, Malformed("the answer goes on with something that is not a chunk"));
+    } else if (absl::Status status = assembler->Add(response.chunk()); !status.ok()) {
+      return Abandon(context, status);
+    }
+  }
+  if (absl::Status status = FromGrpc(call->Finish()); !status.ok()) return status;
+  if (!answer) return Malformed("the answer is empty");
+  if (absl::Status status = assembler->Finish(); !status.ok()) return status;
+  return *answer;
+}
+
+}  // namespace fisherd

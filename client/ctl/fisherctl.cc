@@ -1,0 +1,221 @@
+#include "client/ctl/fisherctl.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "client/ctl/command_line.h"
+#include "client/ctl/npy.h"
+#include "client/ctl/progress_bar.h"
+#include "client/ctl/render.h"
+#include "fisherd/client.h"
+
+namespace fisherd::ctl {
+namespace {
+
+constexpr char kDefaultServer[] = "localhost:7600";
+constexpr int64_t kCorner = 5;  // rows and columns shown
+
+// One run of a command that is known to be well-formed.
+struct Context {
+  const CommandLine& line;
+  std::ostream& out;
+  std::ostream& err;
+  const bool err_is_terminal;
+
+  bool json() const { return line.has("json"); }
+  const std::string& name() const { return line.arguments[0]; }
+  std::string first_or_empty() const { return line.arguments.empty() ? "" : name(); }
+  std::string flag(std::string_view name) const {
+    const auto found = line.flags.find(name);
+    return found == line.flags.end() ? "" : found->second;
+  }
+};
+
+std::string ServerAddress(const CommandLine& line) {
+  if (const auto flag = line.flags.find("server"); flag != line.flags.end()) return flag->second;
+  const char* environment = std::getenv("FISHERD_SERVER");
+  return environment != nullptr && *environment != '\0' ? environment : kDefaultServer;
+}
+
+std::optional<double> ParseNumber(const std::string& text) {
+  double number;
+  if (!absl::SimpleAtod(text, &number) || !std::isfinite(number)) return std::nullopt;
+  return number;
+}
+
+absl::Status NotANumber(std::string_view what, const std::string& text) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(std::string(what), " is a finite number, not \"", text, "\""));
+}
+
+// What `get` or `matpower` reads.
+absl::StatusOr<v1::Operator> OperatorOf(const CommandLine& line) {
+  if (line.command == "get") return Covariance();
+  const std::string& exponent = line.flags.at("exponent");
+  const std::string& damping = line.flags.at("damping");
+  const std::optional<double> e = ParseNumber(exponent);
+  if (!e) return NotANumber("--exponent", exponent);
+  const std::optional<double> value = ParseNumber(damping);
+  return Matpower(*e, value ? Damping(*value) : Damping(damping));
+}
+
+void PrintDone(Context& context, std::string_view done) {
+  context.out << (context.json() ? "{}" : done) << "\n";
+}
+
+absl::Status List(Client& client, Context& context) {
+  absl::StatusOr<std::vector<v1::FactorInfo>> factors = client.List(context.first_or_empty());
+  if (!factors.ok()) return factors.status();
+  if (context.json()) {
+    v1::ListFactorsResponse all;
+    all.mutable_factors()->Add(factors->begin(), factors->end());
+    context.out << Json(all);
+  } else {
+    context.out << FactorTable(*factors);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Describe(Client& client, Context& context) {
+  const absl::StatusOr<v1::FactorInfo> factor = client.Describe(context.name());
+  if (!factor.ok()) return factor.status();
+  context.out << (context.json() ? Json(*factor) : FactorPage(*factor));
+  return absl::OkStatus();
+}
+
+template <typename Scalar>
+absl::Status ReadAs(Client& client, Context& context, const v1::Operator& op) {
+  absl::StatusOr<Reading<Scalar>> reading;
+  {
+    ProgressBar bar(context.err, context.err_is_terminal);
+    reading = client.Read<Scalar>(
+        context.name(), op,
+        {.progress = [&bar](int64_t done, int64_t total) { bar.Update(done, total); }});
+  }
+  if (!reading.ok()) return reading.status();
+  const LinearOperatorDiag<Scalar>& diag = reading->value;
+  const int64_t rows = diag.weight().rows() + (diag.has_bias() ? 1 : 0);
+  const Eigen::Map<const Matrix<Scalar>> matrix(diag.diag_part().data(), rows,
+                                                diag.weight().cols());
+  const std::string output = context.flag("output");
+  if (!output.empty()) {
+    if (absl::Status status = WriteNpy(output, matrix); !status.ok()) return status;
+  }
+  const Summary summary = Summarize<Scalar>(matrix);
+  if (context.json()) {
+    context.out << ReadingJson(reading->info, summary, output);
+    return absl::OkStatus();
+  }
+  const Matrix<double> corner =
+      matrix.topLeftCorner(std::min(rows, kCorner), std::min(matrix.cols(), kCorner))
+          .template cast<double>();
+  context.out << ReadingPage(absl::StrCat(context.name(), " ", OperatorName(op)), reading->info,
+                             summary, corner);
+  if (!output.empty()) context.out << "\nwritten to " << output << "\n";
+  return absl::OkStatus();
+}
+
+// In the type of the factor's state, so that nothing is rounded or inflated.
+absl::Status Read(Client& client, Context& context, const v1::Operator& op) {
+  const absl::StatusOr<v1::FactorInfo> factor = client.Describe(context.name());
+  if (!factor.ok()) return factor.status();
+  return factor->spec().dtype() == v1::DATA_TYPE_FLOAT64 ? ReadAs<double>(client, context, op)
+                                                         : ReadAs<float>(client, context, op);
+}
+
+absl::Status ListDampings(Client& client, Context& context) {
+  absl::StatusOr<std::vector<v1::DampingInfo>> dampings =
+      client.ListDampings(context.first_or_empty());
+  if (!dampings.ok()) return dampings.status();
+  if (context.json()) {
+    v1::ListDampingsResponse all;
+    all.mutable_dampings()->Add(dampings->begin(), dampings->end());
+    context.out << Json(all);
+  } else {
+    context.out << DampingTable(*dampings);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Reset(Client& client, Context& context) {
+  const absl::StatusOr<v1::FactorInfo> factor = client.Reset(context.name());
+  if (!factor.ok()) return factor.status();
+  context.out << (context.json() ? Json(*factor) : FactorPage(*factor));
+  return absl::OkStatus();
+}
+
+// `op` and `value` are what the command needs of them.
+absl::Status Execute(Client& client, Context& context, const v1::Operator& op, double value) {
+  const std::string& command = context.line.command;
+  if (command == "list") return List(client, context);
+  if (command == "describe") return Describe(client, context);
+  if (command == "get" || command == "matpower") return Read(client, context, op);
+  if (command == "damping list") return ListDampings(client, context);
+  if (command == "reset") return Reset(client, context);
+  absl::Status status;
+  std::string_view done = "deleted";
+  if (command == "damping set") {
+    status = client.SetDamping(context.name(), value);
+    done = "set";
+  } else if (command == "damping delete") {
+    status = client.DeleteDamping(context.name());
+  } else if (command == "delete") {
+    status = client.Delete(context.name());
+  } else {
+    status = client.CheckHealth();
+    done = "serving";
+  }
+  if (status.ok()) PrintDone(context, done);
+  return status;
+}
+
+int Complain(std::ostream& err, const absl::Status& status) {
+  err << "fisherctl: " << absl::StatusCodeToString(status.code()) << ": " << status.message();
+  if (const std::string reason = ErrorReason(status); !reason.empty()) err << " (" << reason << ")";
+  if (const auto delay = RetryDelay(status)) {
+    err << "; try again in " << absl::FormatDuration(*delay);
+  }
+  err << "\n";
+  return kRpcError;
+}
+
+int Misused(std::ostream& err, const absl::Status& status) {
+  err << "fisherctl: " << status.message() << "\nTry fisherctl --help.\n";
+  return kUsageError;
+}
+
+}  // namespace
+
+int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err,
+        bool err_is_terminal) {
+  const absl::StatusOr<CommandLine> line = ParseCommandLine(arguments);
+  if (!line.ok()) return Misused(err, line.status());
+  if (line->has("help")) {
+    out << Help(line->command);
+    return kDone;
+  }
+  v1::Operator op;
+  double value = 0;
+  if (line->command == "get" || line->command == "matpower") {
+    absl::StatusOr<v1::Operator> read = OperatorOf(*line);
+    if (!read.ok()) return Misused(err, read.status());
+    op = *std::move(read);
+  } else if (line->command == "damping set") {
+    const std::optional<double> number = ParseNumber(line->arguments[1]);
+    if (!number) return Misused(err, NotANumber("VALUE", line->arguments[1]));
+    value = *number;
+  }
+  absl::StatusOr<Client> client =
+      Client::Connect(ServerAddress(*line), {.connect_timeout = absl::Seconds(5)});
+  if (!client.ok()) return Complain(err, client.status());
+  Context context{.line = *line, .out = out, .err = err, .err_is_terminal = err_is_terminal};
+  const absl::Status status = Execute(*client, context, op, value);
+  return status.ok() ? kDone : Complain(err, status);
+}
+
+}  // namespace fisherd::ctl

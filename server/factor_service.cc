@@ -1,0 +1,104 @@
+#include "server/factor_service.h"
+
+#include "server/multiply_stream.h"
+#include "server/read_stream.h"
+#include "server/status.h"
+#include "server/update_stream.h"
+
+namespace fisherd::server {
+namespace {
+
+grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* FactorService::CreateFactor(grpc::CallbackServerContext* context,
+                                                      const v1::CreateFactorRequest* request,
+                                                      v1::CreateFactorResponse* response) {
+  return Finish(context, calls_.CreateFactor(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::DescribeFactor(grpc::CallbackServerContext* context,
+                                                        const v1::DescribeFactorRequest* request,
+                                                        v1::DescribeFactorResponse* response) {
+  return Finish(context, calls_.DescribeFactor(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::ListFactors(grpc::CallbackServerContext* context,
+                                                     const v1::ListFactorsRequest* request,
+                                                     v1::ListFactorsResponse* response) {
+  return Finish(context, calls_.ListFactors(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::DeleteFactor(grpc::CallbackServerContext* context,
+                                                      const v1::DeleteFactorRequest* request,
+                                                      v1::DeleteFactorResponse*) {
+  return Finish(context, calls_.DeleteFactor(*request));
+}
+
+grpc::ServerUnaryReactor* FactorService::ResetFactor(grpc::CallbackServerContext* context,
+                                                     const v1::ResetFactorRequest* request,
+                                                     v1::ResetFactorResponse* response) {
+  return Finish(context, calls_.ResetFactor(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::SetDamping(grpc::CallbackServerContext* context,
+                                                    const v1::SetDampingRequest* request,
+                                                    v1::SetDampingResponse*) {
+  return Finish(context, calls_.SetDamping(*request));
+}
+
+grpc::ServerUnaryReactor* FactorService::ListDampings(grpc::CallbackServerContext* context,
+                                                      const v1::ListDampingsRequest* request,
+                                                      v1::ListDampingsResponse* response) {
+  return Finish(context, calls_.ListDampings(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::DeleteDamping(grpc::CallbackServerContext* context,
+                                                       const v1::DeleteDampingRequest* request,
+                                                       v1::DeleteDampingResponse*) {
+  return Finish(context, calls_.DeleteDamping(*request));
+}
+
+grpc::ServerUnaryReactor* FactorService::Register(grpc::CallbackServerContext* context,
+                                                  const v1::RegisterRequest* request,
+                                                  v1::RegisterResponse* response) {
+  return Finish(context, calls_.Register(*request, *response));
+}
+
+grpc::ServerUnaryReactor* FactorService::Unregister(grpc::CallbackServerContext* context,
+                                                    const v1::UnregisterRequest* request,
+                                                    v1::UnregisterResponse*) {
+  return Finish(context, calls_.Unregister(*request));
+}
+
+grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerContext* context,
+                                                        const v1::UpdateInversesRequest* request,
+                                                        v1::UpdateInversesResponse* response) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  calls_.UpdateInverses(*request, response, [reactor](const absl::Status& status) {
+    reactor->Finish(ToGrpcStatus(status));
+  });
+  return reactor;
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Update(
+    grpc::CallbackServerContext*) {
+  return UpdateStream::Start(registry_, sessions_);
+}
+
+grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackServerContext*,
+                                                                const v1::ReadRequest* request) {
+  return new ReadStream(read_environment_, *request);
+}
+
+grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* FactorService::Multiply(
+    grpc::CallbackServerContext*) {
+  return new MultiplyStream(read_environment_);
+}
+
+}  // namespace fisherd::server

@@ -1,0 +1,102 @@
+// fisherd.v1.FactorService on gRPC's callback API. Thin: every call is handed to its room.
+
+#ifndef FISHERD_SERVER_FACTOR_SERVICE_H_
+#define FISHERD_SERVER_FACTOR_SERVICE_H_
+
+#include "fisherd/v1/factor_service.grpc.pb.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/factor_calls.h"
+#include "server/operator_info.h"
+#include "server/session_table.h"
+
+namespace fisherd::server {
+namespace internal {
+
+// Every method by callback, and Update as raw bytes.
+using Service = v1::FactorService::Service;
+template <typename Base>
+using FactorMethods = v1::FactorService::WithCallbackMethod_CreateFactor<
+    v1::FactorService::WithCallbackMethod_DescribeFactor<
+        v1::FactorService::WithCallbackMethod_ListFactors<
+            v1::FactorService::WithCallbackMethod_DeleteFactor<
+                v1::FactorService::WithCallbackMethod_ResetFactor<Base>>>>>;
+template <typename Base>
+using DampingMethods = v1::FactorService::WithCallbackMethod_SetDamping<
+    v1::FactorService::WithCallbackMethod_ListDampings<
+        v1::FactorService::WithCallbackMethod_DeleteDamping<Base>>>;
+template <typename Base>
+using ResultMethods =
+    v1::FactorService::WithCallbackMethod_Register<v1::FactorService::WithCallbackMethod_Unregister<
+        v1::FactorService::WithCallbackMethod_UpdateInverses<Base>>>;
+template <typename Base>
+using StreamMethods =
+    v1::FactorService::WithRawCallbackMethod_Update<v1::FactorService::WithCallbackMethod_Read<
+        v1::FactorService::WithCallbackMethod_Multiply<Base>>>;
+using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods<Service>>>>;
+
+}  // namespace internal
+
+// Thread-safe. What it is given must outlive the gRPC server.
+class FactorService final : public internal::CallbackService {
+ public:
+  FactorService(core::FactorRegistry* registry, SessionTable* sessions,
+                const ReadEnvironment& read_environment)
+      : calls_(registry),
+        registry_(*registry),
+        sessions_(*sessions),
+        read_environment_(read_environment) {}
+
+  grpc::ServerUnaryReactor* CreateFactor(grpc::CallbackServerContext* context,
+                                         const v1::CreateFactorRequest* request,
+                                         v1::CreateFactorResponse* response) override;
+  grpc::ServerUnaryReactor* DescribeFactor(grpc::CallbackServerContext* context,
+                                           const v1::DescribeFactorRequest* request,
+                                           v1::DescribeFactorResponse* response) override;
+  grpc::ServerUnaryReactor* ListFactors(grpc::CallbackServerContext* context,
+                                        const v1::ListFactorsRequest* request,
+                                        v1::ListFactorsResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteFactor(grpc::CallbackServerContext* context,
+                                         const v1::DeleteFactorRequest* request,
+                                         v1::DeleteFactorResponse* response) override;
+  grpc::ServerUnaryReactor* ResetFactor(grpc::CallbackServerContext* context,
+                                        const v1::ResetFactorRequest* request,
+                                        v1::ResetFactorResponse* response) override;
+
+  grpc::ServerUnaryReactor* SetDamping(grpc::CallbackServerContext* context,
+                                       const v1::SetDampingRequest* request,
+                                       v1::SetDampingResponse* response) override;
+  grpc::ServerUnaryReactor* ListDampings(grpc::CallbackServerContext* context,
+                                         const v1::ListDampingsRequest* request,
+                                         v1::ListDampingsResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteDamping(grpc::CallbackServerContext* context,
+                                          const v1::DeleteDampingRequest* request,
+                                          v1::DeleteDampingResponse* response) override;
+
+  grpc::ServerUnaryReactor* Register(grpc::CallbackServerContext* context,
+                                     const v1::RegisterRequest* request,
+                                     v1::RegisterResponse* response) override;
+  grpc::ServerUnaryReactor* Unregister(grpc::CallbackServerContext* context,
+                                       const v1::UnregisterRequest* request,
+                                       v1::UnregisterResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateInverses(grpc::CallbackServerContext* context,
+                                           const v1::UpdateInversesRequest* request,
+                                           v1::UpdateInversesResponse* response) override;
+
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Update(
+      grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::ReadResponse>* Read(grpc::CallbackServerContext* context,
+                                                   const v1::ReadRequest* request) override;
+  grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* Multiply(
+      grpc::CallbackServerContext* context) override;
+
+ private:
+  FactorCalls calls_;
+  core::FactorRegistry& registry_;
+  SessionTable& sessions_;
+  const ReadEnvironment read_environment_;
+};
+
+}  // namespace fisherd::server
+
+#endif  // FISHERD_SERVER_FACTOR_SERVICE_H_

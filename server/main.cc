@@ -1,0 +1,27 @@
+// fisherd: flags in, a server out. Exit status 0; 1 if it cannot serve; 2 for a command line that
+// it does not understand.
+
+#include <iostream>
+
+#include "server/options.h"
+#include "server/serve.h"
+#include "version.h"
+
+int main(int argc, char** argv) {
+  using namespace fisherd::server;
+  const auto line = ParseCommandLine({argv + 1, argv + argc}, DefaultOptions());
+  if (!line.ok()) {
+    std::cerr << "fisherd: " << line.status().message() << "; see fisherd --help\n";
+    return 2;
+  }
+  switch (line->action) {
+    case CommandLine::Action::kShowHelp:
+      std::cout << HelpText();
+      return 0;
+    case CommandLine::Action::kShowVersion:
+      std::cout << "fisherd " << kVersion << "\n";
+      return 0;
+    case CommandLine::Action::kServe:
+      return Serve(line->options);
+  }
+}

@@ -1,0 +1,148 @@
+#include "server/multiply_stream.h"
+
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "core/batch_reader.h"
+#include "core/error.h"
+#include "server/codec.h"
+#include "server/factor_error.h"
+#include "server/reactor_tsan.h"
+#include "server/status.h"
+
+namespace fisherd::server {
+namespace {
+
+absl::Status Malformed(const char* message) {
+  return core::MakeError(absl::StatusCode::kInvalidArgument, core::reason::kMalformedFrame,
+                         message);
+}
+
+}  // namespace
+
+MultiplyStream::MultiplyStream(const ReadEnvironment& environment)
+    : registry_(*environment.registry),
+      waiting_(environment.waiting_reads),
+      timer_(environment.stall_timeout, [this, timeout = environment.stall_timeout] {
+        ReactorAcquired(this);
+        End(Stalled(timeout));
+      }) {
+  Receive();
+}
+
+void MultiplyStream::OnReadDone(bool ok) {
+  ReactorAcquired(this);
+  if (!timer_.Done()) return;
+  if (!ok) return End(CheckEnd());
+  absl::Status status;
+  if (!started_) {
+    started_ = true;
+    status = Start(request_);
+    if (status.ok()) return;  // OnAnswer follows, or has been already
+  } else {
+    status = Multiply(request_);
+  }
+  status.ok() ? Send() : End(status);
+}
+
+absl::Status MultiplyStream::Start(const v1::MultiplyRequest& request) {
+  if (!request.has_header()) return Malformed("the first message has no header");
+  const v1::MultiplyHeader& header = request.header();
+  factor_ = header.factor();
+  const auto factor = registry_.Find(factor_);
+  if (!factor.ok()) return factor.status();
+  core::ReadRequest read;
+  auto op = FromProto(header.operator_(), "header.operator");
+  if (!op.ok()) return op.status();
+  read.op = *std::move(op);
+  const auto dtype = FromProto(header.dtype(), "header.dtype");
+  if (!dtype.ok()) return dtype.status();
+  read.dtype = *dtype;
+  const auto layout = FromProto(header.layout(), "header.layout");
+  if (!layout.ok()) return layout.status();
+  if (header.has_min_version()) {
+    const auto min_version = FromProto(header.min_version(), "header.min_version");
+    if (!min_version.ok()) return min_version.status();
+    read.min_version = *min_version;
+  }
+  view_ = {.layout = *layout,
+           .split_bias = header.split_bias(),
+           .dtype = *dtype == core::DataType::kUnspecified ? (*factor)->spec().dtype : *dtype};
+  waiting_.Start(*factor, read,
+                 [this](absl::StatusOr<core::ReadResult> answer) { OnAnswer(std::move(answer)); });
+  return absl::OkStatus();
+}
+
+void MultiplyStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {
+  if (!answer.ok()) return End(answer.status());
+  v1::MultiplyResponseHeader* const header = response_.mutable_header();
+  *header->mutable_operator_() = OperatorInfoOf(*answer);
+  op_ = std::move(answer->op);
+  const std::vector<core::TensorSpec> tensors = op_->Tensors(view_);
+  for (const core::TensorSpec& tensor : tensors) *header->add_tensors() = ToProto(tensor);
+  sequence_ = ChunkSequence(tensors);
+  Send();
+}
+
+absl::Status MultiplyStream::Multiply(const v1::MultiplyRequest& request) {
+  if (!request.has_chunk()) return Malformed("a second header; expected a chunk");
+  const v1::TensorChunk& x = request.chunk();
+  if (absl::Status status = sequence_.Check(x); !status.ok()) return status;
+
+  v1::TensorChunk* const product = response_.mutable_chunk();
+  product->set_tensor(x.tensor());
+  product->set_first_element(x.first_element());
+  std::string* const data = product->mutable_data();
+  data->resize(x.data().size());
+  const auto bytes = std::as_writable_bytes(std::span(*data));
+  absl::Status status = op_->Multiply(view_, x.tensor(), x.first_element(),
+                                      std::as_bytes(std::span(x.data())), bytes);
+  if (!status.ok()) return status;
+  product->set_crc32c(core::Crc32c(0, bytes));
+
+  sequence_.Advance(bytes.size() / core::SizeOf(view_.dtype));
+  if (sequence_.done()) op_ = nullptr;
+  return absl::OkStatus();
+}
+
+absl::Status MultiplyStream::CheckEnd() const {
+  if (!started_) return Malformed("the stream ended before its header");
+  return sequence_.CheckDone();
+}
+
+void MultiplyStream::OnWriteDone(bool ok) {
+  ReactorAcquired(this);
+  if (!timer_.Done()) return;
+  ok ? Receive() : End(absl::CancelledError("the caller has gone"));
+}
+
+// What is under way ends by this, and ends the call: the factor's answer, the read or the write.
+void MultiplyStream::OnCancel() {
+  ReactorAcquired(this);
+  waiting_.End(absl::CancelledError("the call was cancelled or its deadline has passed"));
+}
+
+void MultiplyStream::Receive() {
+  ReactorReleases(this);
+  timer_.Run([this] { StartRead(&request_); });
+}
+
+void MultiplyStream::Send() {
+  ReactorReleases(this);
+  timer_.Run([this] { StartWrite(&response_); });
+}
+
+void MultiplyStream::End(const absl::Status& status) {
+  op_ = nullptr;
+  timer_.Stop();
+  ReactorReleases(this);
+  Finish(ToGrpcStatus(started_ ? NameFactor(status, factor_) : status));
+}
+
+void MultiplyStream::OnDone() {
+  ReactorAcquired(this);
+  delete this;
+}
+
+}  // namespace fisherd::server

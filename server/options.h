@@ -1,0 +1,58 @@
+// What the server is told at its start: flags → one validated struct.
+
+#ifndef FISHERD_SERVER_OPTIONS_H_
+#define FISHERD_SERVER_OPTIONS_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/log.h"
+
+namespace fisherd::server {
+
+struct Options {
+  std::string listen = "127.0.0.1:7600";  // HOST:PORT; port 0 takes a free one
+  std::string port_file;                  // empty: none
+  int64_t state_budget = 0;               // bytes, at least 1
+  int64_t batch_budget = 0;               // bytes, at least 1
+  int compute_threads = 1;                // 1 to 1024
+  int window = 4;                         // open steps per factor, 1 to 1024
+  int max_streams = 256;                  // update streams at once, at least 1
+  absl::Duration read_stall_timeout = absl::Seconds(60);
+  absl::Duration shutdown_grace = absl::Seconds(10);
+  LogLevel log_level = LogLevel::kInfo;
+};
+
+// Those that fit this machine: half of its memory for states, a quarter for batches, as many
+// compute threads as it runs at once.
+Options DefaultOptions();
+
+struct CommandLine {
+  enum class Action { kServe, kShowHelp, kShowVersion };
+  Action action = Action::kServe;
+  Options options;
+};
+
+// `arguments` without the program's name. INVALID_ARGUMENT with a sentence that names the flag and
+// what was expected; for an unknown flag, the known one nearest to it.
+absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> arguments,
+                                             const Options& defaults);
+
+// What --help prints.
+std::string HelpText();
+
+// Whether the host of HOST:PORT is reached from this machine alone.
+bool IsLoopback(absl::string_view address);
+
+// "4GiB", "512MiB" or a plain number of bytes; whole numbers only.
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
+// The shortest exact form that ParseBytes takes.
+std::string FormatBytes(int64_t bytes);
+
+}  // namespace fisherd::server
+
+#endif  // FISHERD_SERVER_OPTIONS_H_

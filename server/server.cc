@@ -1,0 +1,121 @@
+#include "server/server.h"
+
+#include <cstdio>
+#include <fstream>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+
+namespace fisherd::server {
+namespace {
+
+// A connection whose peer has died without a word is noticed after the one and the other.
+constexpr int kKeepaliveTimeMs = 60'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+// Clients may ask as often for signs of life, also while they have no call.
+constexpr int kLeastPingIntervalMs = 10'000;
+
+// gRPC's plugins are chosen once a process.
+void EnablePlugins() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+// Without a data directory both numbers start from the clock, and so above those of the server
+// before (SPEC §5). No server creates a million factors a second.
+core::RegistryOptions RegistryOptionsOf(const Options& options, core::Backend* backend,
+                                        core::ComputePool* pool) {
+  const absl::Time now = absl::Now();
+  return {.backend = backend,
+          .pool = pool,
+          .state_budget = options.state_budget,
+          .batch_budget = options.batch_budget,
+          .window = options.window,
+          .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
+          .first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now))};
+}
+
+// Whoever waits for the file never sees it half written.
+absl::Status WritePortFile(const std::string& path, int port) {
+  const std::string temporary = path + ".tmp";
+  std::ofstream file(temporary);
+  file << port << '\n';
+  file.close();
+  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot write the port file ", path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Server::Server(const Options& options)
+    : pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
+      backend_(pool_.get()),
+      registry_(RegistryOptionsOf(options, &backend_, pool_.get())),
+      sessions_(options.max_streams),
+      service_(&registry_, &sessions_,
+               {.registry = &registry_,
+                .waiting_reads = &waiting_reads_,
+                .stall_timeout = options.read_stall_timeout}) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options) {
+  std::unique_ptr<Server> server(new Server(options));
+  if (absl::Status status = server->Listen(options); !status.ok()) return status;
+  return server;
+}
+
+absl::Status Server::Listen(const Options& options) {
+  EnablePlugins();
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterService(&service_);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // Two servers on one port would share its clients between them.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // With it, a stream that nobody reads takes in tens of MiB; without, little more than a message.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kLeastPingIntervalMs);
+  grpc_server_ = builder.BuildAndStart();
+  if (grpc_server_ == nullptr || port_ == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen at ", options.listen,
+                                               ": the address is not this machine's, or is taken"));
+  }
+  grpc_server_->GetHealthCheckService()->SetServingStatus(v1::FactorService::service_full_name(),
+                                                          true);
+  return options.port_file.empty() ? absl::OkStatus() : WritePortFile(options.port_file, port_);
+}
+
+std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
+  return grpc_server_->InProcessChannel(grpc::ChannelArguments());
+}
+
+void Server::Shutdown(absl::Duration grace) {
+  if (grpc_server_ == nullptr) return;
+  grpc_server_->GetHealthCheckService()->Shutdown();
+  sessions_.Shutdown();
+  waiting_reads_.Shutdown();
+  grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  grpc_server_->Wait();
+  grpc_server_ = nullptr;
+}
+
+Server::~Server() {
+  Shutdown(absl::ZeroDuration());
+  pool_ = nullptr;
+}
+
+}  // namespace fisherd::server

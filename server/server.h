@@ -1,0 +1,64 @@
+// One fisherd: its parts, in order, around a gRPC server.
+
+#ifndef FISHERD_SERVER_SERVER_H_
+#define FISHERD_SERVER_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "core/backend_cpu.h"
+#include "core/compute_pool.h"
+#include "core/factor_registry.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/server.h"
+#include "server/factor_service.h"
+#include "server/options.h"
+#include "server/session_table.h"
+#include "server/waiting_reads.h"
+
+namespace fisherd::server {
+
+// The largest message that is taken: a batch frame of 4 MiB and room for what stands around its
+// payload (field numbers, a header with its list of tensors).
+inline constexpr int kMaxMessageBytes = (4 << 20) + (64 << 10);
+
+// Serves from Start on. Shutdown, and destruction, come from one thread.
+class Server {
+ public:
+  // INVALID_ARGUMENT or UNAVAILABLE, if it cannot listen or write the port file.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options);
+
+  // As Shutdown without grace.
+  ~Server();
+
+  int port() const { return port_; }
+  std::string_view backend_name() const { return backend_.name(); }
+
+  // A channel without a socket.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
+
+  // Health says NOT_SERVING; update streams and waiting reads end UNAVAILABLE (SHUTTING_DOWN);
+  // transfers and other calls have `grace` to end and are then cancelled. Returns when all have.
+  // The second call does nothing.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  explicit Server(const Options& options);
+  absl::Status Listen(const Options& options);
+
+  // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
+  std::unique_ptr<core::ComputePool> pool_;
+  core::BackendCpu backend_;
+  core::FactorRegistry registry_;
+  SessionTable sessions_;
+  WaitingReads waiting_reads_;
+  FactorService service_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> grpc_server_;
+};
+
+}  // namespace fisherd::server
+
+#endif  // FISHERD_SERVER_SERVER_H_

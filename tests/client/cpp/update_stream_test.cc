@@ -1,0 +1,381 @@
+// Tests of update_stream.cc and update_stream_impl.cc: a client's stream against a server that the
+// test plays.
+
+#include "fisherd/update_stream.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "fisherd/client.h"
+#include "fisherd/status.h"
+#include "tests/client/fake_server.h"
+
+namespace fisherd {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr StepOptions kOptions = {.decay = 0.9};
+
+class UpdateStreamTest : public testing::Test {
+ protected:
+  // Answers every open with `next` = 1, and nothing else.
+  UpdateStreamTest() {
+    server_.on_update = [this](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+      if (request.has_open()) {
+        v1::UpdateResponse opened = OpenedAt(1);
+        opened.mutable_opened()->mutable_progress()->set_factor(request.open().factor());
+        opened.mutable_opened()->mutable_progress()->set_tower(request.open().tower());
+        call.Write(opened);
+      }
+      return std::optional<grpc::Status>();
+    };
+  }
+
+  UpdateWriter Open(UpdateStream& stream, std::string_view factor = "f", int tower = 0) {
+    absl::StatusOr<UpdateWriter> writer = stream.Open(factor, tower);
+    EXPECT_TRUE(writer.ok()) << writer.status();
+    return *std::move(writer);
+  }
+
+  Batch batch() const { return {.inputs = a_, .outputs_grads = {g_}}; }
+
+  const Matrix<float> a_ = Matrix<float>::Random(6, 3);
+  const Matrix<float> g_ = Matrix<float>::Random(6, 2);
+  FakeServer server_;
+  Client client_ = server_.Connect();
+};
+
+TEST_F(UpdateStreamTest, SaysHelloThenOpensThenSendsBatches) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream, "f", 0);
+  EXPECT_EQ(writer.factor(), "f");
+  EXPECT_EQ(writer.tower(), 0);
+  EXPECT_EQ(writer.next_step(), 1);
+  EXPECT_EQ(writer.progress().window(), 2);
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(writer.next_step(), 2);
+
+  const v1::UpdateRequest hello = server_.Message(0);
+  EXPECT_EQ(hello.hello().client_id().size(), 16u);
+  EXPECT_EQ(hello.hello().stream(), 1u);
+  EXPECT_FALSE(hello.has_open());
+  const v1::UpdateRequest open = server_.Message(1);
+  EXPECT_EQ(open.open().factor(), "f");
+  EXPECT_FALSE(open.open().take_over());
+  const v1::UpdateRequest batch = server_.Message(2);
+  EXPECT_EQ(batch.header().incarnation(), 7u);
+  EXPECT_EQ(batch.header().step(), 1);
+  EXPECT_EQ(batch.rows().row_count(), 6);
+  EXPECT_TRUE(batch.has_end());
+}
+
+TEST_F(UpdateStreamTest, ANewerStreamOfAClientHasTheSameIdAndAHigherNumber) {
+  UpdateStream first = client_.OpenUpdates();
+  const v1::Hello one = server_.Message(0).hello();
+  UpdateStream second = client_.OpenUpdates();
+  const v1::Hello two = server_.Message(1).hello();
+  EXPECT_EQ(one.client_id(), two.client_id());
+  EXPECT_LT(one.stream(), two.stream());
+  Client other = server_.Connect();
+  UpdateStream third = other.OpenUpdates();
+  EXPECT_NE(server_.Message(2).hello().client_id(), one.client_id());
+}
+
+TEST_F(UpdateStreamTest, ARefusedOpenIsItsError) {
+  server_.on_update = [](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    if (request.has_open()) {
+      call.Write(
+          RefusedAt(0, grpc::StatusCode::FAILED_PRECONDITION, "TOWER_CLAIMED", "is claimed"));
+    }
+    return std::optional<grpc::Status>();
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  const absl::Status status = stream.Open("f", 0, {.take_over = true}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(status.message(), "is claimed");
+  EXPECT_EQ(ErrorReason(status), "TOWER_CLAIMED");
+  EXPECT_TRUE(server_.Message(1).open().take_over());
+  EXPECT_TRUE(stream.status().ok()) << "the stream goes on";
+}
+
+TEST_F(UpdateStreamTest, AnOpenWithoutAnswerTimesOutAndCanBeRepeated) {
+  auto answer = server_.on_update;
+  server_.on_update = nullptr;
+  UpdateStream stream = client_.OpenUpdates();
+  const absl::Status status = stream.Open("f", 0, {.timeout = absl::Milliseconds(20)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("factor \"f\", tower 0"));
+  server_.Message(1);
+  std::thread late([&] {
+    server_.Message(2);
+    server_.Send(OpenedAt(4));
+  });
+  EXPECT_EQ(Open(stream).next_step(), 4);
+  late.join();
+}
+
+TEST_F(UpdateStreamTest, BatchesOfSeveralWritersAreContiguous) {
+  constexpr int kWriters = 4;
+  UpdateStream stream = client_.OpenUpdates({.max_frame = 1});  // a row a message
+  std::vector<UpdateWriter> writers;
+  for (int tower = 0; tower < kWriters; ++tower) writers.push_back(Open(stream, "f", tower));
+  std::vector<std::thread> threads;
+  for (UpdateWriter& writer : writers) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 2; ++i) ASSERT_TRUE(writer.Write(batch(), kOptions).ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  server_.AwaitBatches(2 * kWriters);
+  std::map<int, int64_t> steps;
+  for (size_t at = 1 + kWriters; at < server_.messages(); at += 6) {
+    const v1::BatchHeader header = server_.Message(at).header();
+    EXPECT_EQ(header.step(), ++steps[header.tower()]);
+    for (int64_t row = 0; row < 6; ++row) {
+      const v1::UpdateRequest message = server_.Message(at + row);
+      EXPECT_EQ(message.has_header(), row == 0);
+      EXPECT_EQ(message.rows().first_row(), row);
+      EXPECT_EQ(message.has_end(), row == 5);
+    }
+  }
+  EXPECT_EQ(steps.size(), static_cast<size_t>(kWriters));
+}
+
+TEST_F(UpdateStreamTest, WriteWaitsForTheWindowAndNoLonger) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
+  const absl::Status full =
+      writer.Write(batch(), kOptions, /*timeout=*/absl::Milliseconds(20)).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("step 3: cannot be sent yet: step 1 has not"));
+  EXPECT_EQ(writer.next_step(), 3);
+  server_.AwaitBatches(2);
+  EXPECT_EQ(server_.messages(), 4u) << "nothing of step 3 was sent";
+
+  std::atomic<bool> acknowledged = false;
+  std::thread server([&] {
+    acknowledged = true;
+    server_.Send(AckAt(2));
+  });
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 3);
+  EXPECT_TRUE(acknowledged);
+  server.join();
+}
+
+TEST_F(UpdateStreamTest, WaitEndedReturnsWithTheAcknowledgement) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  const int64_t step = *writer.Write(batch(), kOptions);
+  EXPECT_EQ(writer.WaitEnded(step, absl::Milliseconds(20)).code(),
+            absl::StatusCode::kDeadlineExceeded);
+  std::thread server([&] { server_.Send(AckAt(2)); });
+  EXPECT_TRUE(writer.WaitEnded(step).ok());
+  server.join();
+  EXPECT_EQ(writer.progress().durable(), 1);
+  EXPECT_EQ(writer.WaitEnded(2).code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST_F(UpdateStreamTest, AFailedStepIsTold) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  const int64_t step = *writer.Write(batch(), kOptions);
+  v1::UpdateResponse ack = AckAt(2);
+  v1::StepRun& run = *ack.mutable_ack()->mutable_progress()->add_missed();
+  run.set_first_step(1);
+  run.set_last_step(1);
+  run.set_outcome(v1::STEP_OUTCOME_FAILED);
+  server_.Send(ack);
+  const absl::Status status = writer.WaitEnded(step);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(status), "STEP_FAILED");
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 2) << "the writer goes on";
+}
+
+TEST_F(UpdateStreamTest, ARefusedBatchIsReportedOnceAndWrittenAgain) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
+  server_.Send(
+      RefusedAt(1, grpc::StatusCode::INVALID_ARGUMENT, "NON_FINITE_INPUT", "NaN in inputs"));
+  const absl::Status refused = writer.WaitEnded(1);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused.message(), "NaN in inputs");
+  EXPECT_EQ(ErrorReason(refused), "NON_FINITE_INPUT");
+  EXPECT_EQ(ErrorReason(writer.WaitEnded(2)), "STEP_OUT_OF_ORDER");
+  EXPECT_EQ(writer.next_step(), 1);
+
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  server_.Send(RefusedAt(2, grpc::StatusCode::OUT_OF_RANGE, "STEP_OUT_OF_ORDER", "of the first 2"));
+  server_.Send(AckAt(2));
+  EXPECT_TRUE(writer.WaitEnded(1).ok());
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 2);
+}
+
+TEST_F(UpdateStreamTest, AnUnreportedRefusalIsTheNextWritesAnswer) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  server_.AwaitBatches(1);
+  server_.Send(RefusedAt(1, grpc::StatusCode::INVALID_ARGUMENT, "NON_FINITE_INPUT", "NaN"));
+  while (writer.next_step() != 1) std::this_thread::yield();
+  const absl::Status status = writer.Write(batch(), kOptions).status();
+  EXPECT_EQ(ErrorReason(status), "NON_FINITE_INPUT");
+  EXPECT_EQ(server_.messages(), 3u) << "nothing was sent";
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 1);
+}
+
+TEST_F(UpdateStreamTest, ARefusalWakesAWriterThatWaitsForTheWindow) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
+  std::thread server([&] {
+    server_.Send(RefusedAt(1, grpc::StatusCode::FAILED_PRECONDITION, "OLD_INCARNATION", "reset"));
+  });
+  EXPECT_EQ(ErrorReason(writer.Write(batch(), kOptions).status()), "OLD_INCARNATION");
+  server.join();
+}
+
+TEST_F(UpdateStreamTest, AHeldBatchIsARefusalThatPasses) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  v1::UpdateResponse hold;
+  hold.mutable_hold()->set_factor("f");
+  hold.mutable_hold()->set_step(1);
+  server_.Send(hold);
+  const absl::Status status = writer.WaitEnded(1);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no room"));
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 1);
+}
+
+TEST_F(UpdateStreamTest, ABatchThatCannotBeCutSendsNothing) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  const absl::Status status =
+      writer.Write({.inputs = a_, .outputs_grads = {g_.topRows(2)}}, kOptions).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReason(status), "BAD_ARGUMENT");
+  EXPECT_EQ(writer.next_step(), 1);
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 1);
+  server_.AwaitBatches(1);
+  EXPECT_EQ(server_.messages(), 3u);
+}
+
+TEST_F(UpdateStreamTest, OpeningATowerAnewEndsTheOlderWriter) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter older = Open(stream);
+  ASSERT_EQ(*older.Write(batch(), kOptions), 1);
+  UpdateWriter newer = Open(stream);
+  EXPECT_EQ(older.WaitEnded(1).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(older.Write(batch(), kOptions).status().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(*newer.Write(batch(), kOptions), 1);
+}
+
+TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
+  const auto answer = server_.on_update;
+  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    if (request.has_end()) {
+      return std::optional(Error(grpc::StatusCode::ABORTED, "STREAM_SUPERSEDED", "a newer one"));
+    }
+    return answer(request, call);
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  const absl::Status lost = writer.WaitEnded(1);
+  EXPECT_EQ(lost.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(lost.message(), "a newer one");
+  EXPECT_EQ(ErrorReason(lost), "STREAM_SUPERSEDED");
+  EXPECT_EQ(writer.Write(batch(), kOptions).status(), lost);
+  EXPECT_EQ(stream.Open("f", 0).status(), lost);
+  EXPECT_EQ(stream.status(), lost);
+}
+
+TEST_F(UpdateStreamTest, AServerThatEndsTheStreamWithoutErrorIsUnavailable) {
+  server_.on_update = [](const v1::UpdateRequest&, FakeServer::UpdateCall&) {
+    return std::optional(grpc::Status::OK);
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  EXPECT_EQ(stream.Open("f", 0).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(UpdateStreamTest, ClosingLetsTheServerReadEverything) {
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_TRUE(stream.Close().ok());
+  EXPECT_EQ(server_.messages(), 3u);
+  EXPECT_TRUE(server_.Message(2).has_end());
+  EXPECT_EQ(stream.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(writer.Write(batch(), kOptions).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(writer.WaitEnded(1).code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(stream.Close().ok()) << "once more does no harm";
+}
+
+TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAServerThatHangs) {
+  std::mutex hang;
+  hang.lock();
+  const auto answer = server_.on_update;
+  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    if (request.has_end()) std::lock_guard wait(hang);
+    return answer(request, call);
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(stream.Close(absl::Milliseconds(20)).code(), absl::StatusCode::kCancelled);
+  hang.unlock();
+}
+
+TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAWriterWhoseBytesNobodyTakes) {
+  std::mutex hang;
+  hang.lock();
+  const auto answer = server_.on_update;
+  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    if (request.has_header()) std::lock_guard wait(hang);
+    return answer(request, call);
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  const Matrix<float> large = Matrix<float>::Zero(16, 1 << 20);  // 64 MiB
+  std::thread thread([&] {
+    EXPECT_EQ(writer.Write({.inputs = large}, kOptions).status().code(),
+              absl::StatusCode::kCancelled);
+  });
+  server_.Message(2);
+  EXPECT_EQ(stream.Close(absl::Milliseconds(20)).code(), absl::StatusCode::kCancelled);
+  thread.join();
+  hang.unlock();
+}
+
+TEST_F(UpdateStreamTest, AWriterMayOutliveItsStreamAndTheStreamItsClient) {
+  std::optional<UpdateWriter> writer;
+  {
+    Client client = server_.Connect();
+    std::optional<UpdateStream> stream = client.OpenUpdates();
+    writer = Open(*stream);
+    Client moved = std::move(client);
+    stream = moved.OpenUpdates();  // assignment closes the older
+  }
+  EXPECT_EQ(writer->Write(batch(), kOptions).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(UpdateStreamWithoutServerTest, TheFirstOpenSaysWhatIsWrong) {
+  auto server = std::make_unique<FakeServer>();
+  Client client = server->Connect();
+  server.reset();
+  UpdateStream stream = client.OpenUpdates();
+  EXPECT_EQ(stream.Open("f", 0).status().code(), absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace fisherd

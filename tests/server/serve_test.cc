@@ -1,0 +1,108 @@
+#include "server/serve.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "grpcpp/create_channel.h"
+#include "gtest/gtest.h"
+#include "server/server.h"
+
+namespace fisherd::server {
+namespace {
+
+// Each runs Serve in a process of its own.
+class ServeDeathTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    options_.listen = "127.0.0.1:0";
+    options_.state_budget = options_.batch_budget = 1 << 20;
+    options_.port_file = testing::TempDir() + "/fisherd_serve_test_port_" +
+                         testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove(options_.port_file);
+  }
+
+  // Sends itself `signal` once it serves.
+  [[noreturn]] void ServeUntil(int signal) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    std::thread([this, signal] {
+      while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
+      kill(getpid(), signal);
+    }).detach();
+    _exit(Serve(options_));
+  }
+
+  Options options_;
+};
+
+TEST_F(ServeDeathTest, SigtermEndsItWell) {
+  EXPECT_EXIT(ServeUntil(SIGTERM), testing::ExitedWithCode(0),
+              "fisherd .* serves at 127.0.0.1:0, port .*shutting down within 10s.*shut down");
+}
+
+TEST_F(ServeDeathTest, SigintEndsItWell) {
+  EXPECT_EXIT(ServeUntil(SIGINT), testing::ExitedWithCode(0), "signal 2: shutting down");
+}
+
+TEST_F(ServeDeathTest, ListeningToTheWorldIsWarnedOf) {
+  options_.listen = "0.0.0.0:0";
+  EXPECT_EXIT(ServeUntil(SIGTERM), testing::ExitedWithCode(0),
+              "WARNING whoever reaches 0.0.0.0:0 can read and change every factor");
+}
+
+TEST_F(ServeDeathTest, WhatCannotServeSaysWhy) {
+  options_.port_file = "/no such folder/port";
+  EXPECT_EXIT(_exit(Serve(options_)), testing::ExitedWithCode(1),
+              "ERROR cannot write the port file /no such folder/port");
+}
+
+// The stream of a client that never goes holds the first shutdown up for its grace.
+TEST_F(ServeDeathTest, ASecondSignalEndsItAtOnce) {
+  options_.shutdown_grace = absl::Hours(1);
+  const auto serve = [this] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    std::thread([this] {
+      while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
+      int port = 0;
+      std::ifstream(options_.port_file) >> port;
+      const auto stub = v1::FactorService::NewStub(grpc::CreateChannel(
+          "127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+      grpc::ClientContext context;
+      const auto stream = stub->Multiply(&context);
+      // In flight for the server once its initial metadata is back, so wait for a first answer.
+      v1::CreateFactorRequest create;
+      create.set_name("f");
+      create.mutable_spec()->mutable_fully_connected_diagonal()->set_input_size(1);
+      create.mutable_spec()->mutable_fully_connected_diagonal()->set_output_size(1);
+      v1::CreateFactorResponse created;
+      grpc::ClientContext create_context;
+      stub->CreateFactor(&create_context, create, &created);
+      v1::MultiplyRequest request;
+      request.mutable_header()->set_factor("f");
+      request.mutable_header()->mutable_operator_()->mutable_covariance();
+      stream->Write(request);
+      v1::MultiplyResponse response;
+      stream->Read(&response);
+      kill(getpid(), SIGTERM);
+      while (true) {
+        absl::SleepFor(absl::Milliseconds(20));
+        kill(getpid(), SIGTERM);
+      }
+    }).detach();
+    _exit(Serve(options_));
+  };
+  EXPECT_EXIT(serve(), testing::ExitedWithCode(1), "a second one ends at once");
+}
+
+}  // namespace
+}  // namespace fisherd::server

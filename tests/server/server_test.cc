@@ -1,0 +1,82 @@
+#include "server/server.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace fisherd::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+Options TestOptions() {
+  Options options;
+  options.listen = "127.0.0.1:0";
+  options.state_budget = options.batch_budget = 1 << 20;
+  return options;
+}
+
+TEST(ServerTest, TakesAFreePortAndWritesItDown) {
+  Options options = TestOptions();
+  options.port_file = testing::TempDir() + "/fisherd_server_test_port";
+  std::filesystem::remove(options.port_file);
+  const auto server = Server::Start(options);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_GT((*server)->port(), 0);
+  int port = 0;
+  std::ifstream(options.port_file) >> port;
+  EXPECT_EQ(port, (*server)->port());
+  EXPECT_FALSE(std::filesystem::exists(options.port_file + ".tmp"));
+  EXPECT_EQ((*server)->backend_name(), "cpu (Eigen)");
+}
+
+TEST(ServerTest, APortThatIsTakenIsAnError) {
+  const auto first = Server::Start(TestOptions());
+  ASSERT_TRUE(first.ok());
+  Options options = TestOptions();
+  options.listen = absl::StrCat("127.0.0.1:", (*first)->port());
+  const auto second = Server::Start(options);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(options.listen));
+}
+
+TEST(ServerTest, APortFileThatCannotBeWrittenIsAnError) {
+  Options options = TestOptions();
+  options.port_file = testing::TempDir() + "/no such folder/port";
+  const auto server = Server::Start(options);
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr(options.port_file));
+}
+
+TEST(ServerTest, ShutsDownOnceAndForAll) {
+  auto server = Server::Start(TestOptions());
+  ASSERT_TRUE(server.ok());
+  (*server)->Shutdown(absl::Hours(1));  // nothing is under way: it does not take that long
+  (*server)->Shutdown(absl::Hours(1));
+}
+
+TEST(ServerTest, LaterServersHaveHigherNumbers) {
+  const auto incarnation = [] {
+    const auto server = Server::Start(TestOptions());
+    EXPECT_TRUE(server.ok());
+    const auto stub = v1::FactorService::NewStub((*server)->InProcessChannel());
+    grpc::ClientContext context;
+    v1::CreateFactorRequest request;
+    request.set_name("f");
+    request.mutable_spec()->mutable_fully_connected_diagonal()->set_input_size(1);
+    request.mutable_spec()->mutable_fully_connected_diagonal()->set_output_size(1);
+    v1::CreateFactorResponse response;
+    EXPECT_TRUE(stub->CreateFactor(&context, request, &response).ok());
+    return response.factor().version().incarnation();
+  };
+  const uint64_t first = incarnation();
+  EXPECT_GT(first, 0);
+  EXPECT_GT(incarnation(), first);
+}
+
+}  // namespace
+}  // namespace fisherd::server
