@@ -44,6 +44,7 @@ struct Tower {
 inline Dense TowerCovariance(const Tower& tower, bool has_bias) {
   const int64_t inputs = tower.inputs.cols;
   const int64_t outputs = tower.outputs_grads[0].cols;
+  const double examples = tower.examples();
   Dense c(inputs + has_bias, outputs);
   for (const Dense& grads : tower.outputs_grads) {
     for (int64_t row = 0; row < tower.inputs.rows; ++row) {
@@ -51,7 +52,7 @@ inline Dense TowerCovariance(const Tower& tower, bool has_bias) {
         for (int64_t out = 0; out < c.cols; ++out) {
           const double a = in < inputs ? tower.inputs(row, in) : 1;
           const double g = tower.gradient_scale * grads(row, out);
-          c(in, out) += tower.row_weight(row) * (a * a) * (g * g) / tower.examples();
+          c(in, out) += tower.row_weight(row) * (a * a) * (g * g) / examples;
         }
       }
     }

@@ -1,0 +1,24 @@
+# The server's image: fisherd and fisherctl on Debian, as a user of their own, without a compiler.
+FROM debian:bookworm-slim AS build
+WORKDIR /src
+COPY dev ./
+RUN ./dev setup
+COPY . .
+RUN cmake --preset release -DFISHERD_BUILD_TESTS=OFF && \
+    cmake --build --preset release --target fisherd fisherctl && \
+    mkdir -p /image/bin && \
+    install --strip --target-directory /image/bin build/release/server/fisherd build/release/client/fisherctl
+
+FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="fisherd" \
+      org.opencontainers.image.description="The curvature server" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libgrpc++1.51 libisal2 libprotobuf32 libxxhash0 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log && \
+    useradd --system --uid 65532 -K SYS_UID_MAX=65532 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fisherd
+COPY LICENSE /usr/share/doc/fisherd/copyright
+COPY --from=build /image/bin/ /usr/local/bin/
+USER 65532:65532
+EXPOSE 7600
+ENTRYPOINT ["fisherd", "--listen=0.0.0.0:7600"]

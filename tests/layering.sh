@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Who may know whom (docs/architecture.md), read off the #include lines; the links of the
+# CMake targets say the same. Prints each line that breaks it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+broken=0
+
+# forbid HEADERS ROOM...: no file of the rooms includes a header whose path matches.
+forbid() {
+  local headers=$1
+  shift
+  if grep -rnE "^ *# *include *[\"<]($headers)" --include='*.h' --include='*.cc' "$@"; then
+    echo "^ forbidden in $*" >&2
+    broken=1
+  fi
+}
+
+forbid 'server/|client/|fisherd/|google/|grpc' core tests/core
+forbid 'core/(factor|factor_registry|ledger|step_gather|registered_results|damping_table|commit_record)\.h' core/kinds
+forbid 'core/[a-z_]+\.h|core/kinds/' core/kernels
+forbid 'core/kinds/[a-z_]+/' core/*.* server
+forbid 'client/|fisherd/[a-z_]+\.h' server tests/server
+forbid 'server/|core/' client tests/client
+forbid 'client/(ctl|trainer)/' client/cpp
+exit $broken
