@@ -36,7 +36,7 @@ layer's inputs and sampled-label gradients to fisherd, and multiplies its gradie
 constexpr char kTuneHeading[] = R"(fisherd-trainer tune
 
 Every method gets twelve trials with three seeds each, other seeds than the demo's. The best has the
-least training loss after the last epoch, by the geometric mean; the test set has no say.
+least training loss after the last epoch, in its worst seed; the test set has no say.
 )";
 
 struct Server {

@@ -35,9 +35,9 @@ std::unique_ptr<Optimizer> MakeOptimizer(const Method& method);
 // and −½, each with the best settings of its grid.
 std::vector<Method> TunedMethods();
 
-// The grids, in the same order: twelve trials for each method. The best trial has the least
-// training loss after the last epoch, by the geometric mean over the tuning seeds; the test set has
-// no say.
+// The grids, in the same order: twelve trials for each method, placed by two coarser rounds so that
+// the best lies inside. The best trial has the least training loss after the last epoch, of its
+// worst seed; the test set has no say.
 std::vector<std::vector<Method>> Grids();
 
 }  // namespace fisherd::trainer

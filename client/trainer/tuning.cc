@@ -1,6 +1,6 @@
 #include "client/trainer/tuning.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdio>
 #include <limits>
 #include <utility>
@@ -29,12 +29,12 @@ absl::StatusOr<std::vector<RunResult>> TrainSeeds(const Method& method, const Ex
 }  // namespace
 
 double Score(std::span<const RunResult> runs) {
-  double sum = 0;
+  double worst = 0;
   for (const RunResult& run : runs) {
     if (run.diverged) return std::numeric_limits<double>::infinity();
-    sum += std::log(run.epochs.back().train.loss);
+    worst = std::max(worst, run.epochs.back().train.loss);
   }
-  return std::exp(sum / static_cast<double>(runs.size()));
+  return worst;
 }
 
 absl::Status Tune(const Examples& digits, Workplace& workplace) {
@@ -44,7 +44,8 @@ absl::Status Tune(const Examples& digits, Workplace& workplace) {
   const bool speaks = workplace.link.tower() == 0;
   for (size_t grid = 0; grid < grids.size(); ++grid) {
     if (speaks)
-      absl::PrintF("\n%s: training loss after %d epochs\n", tuned[grid].name, workplace.epochs);
+      absl::PrintF("\n%s: training loss after %d epochs, worst of the seeds\n", tuned[grid].name,
+                   workplace.epochs);
     double best_score = std::numeric_limits<double>::infinity();
     std::string best;
     for (const Method& method : grids[grid]) {

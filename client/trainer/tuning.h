@@ -18,8 +18,7 @@ inline constexpr uint32_t kTuningSeeds[] = {101, 102, 103};
 // best of each grid, and whether it is the one that TunedMethods has.
 absl::Status Tune(const Examples& digits, Workplace& workplace);
 
-// Of runs of one trial: the geometric mean of the training loss after the last epoch, infinite if
-// one diverged.
+// Of runs of one trial: the largest training loss after the last epoch, infinite if one diverged.
 double Score(std::span<const RunResult> runs);
 
 }  // namespace fisherd::trainer

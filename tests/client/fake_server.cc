@@ -36,6 +36,7 @@ grpc::Status FakeServer::Update(grpc::ServerContext*, UpdateCall* call) {
     {
       std::lock_guard lock(mutex_);
       messages_.push_back(request);
+      changed_.notify_all();
     }
     if (on_update) {
       std::lock_guard writing(write_mutex_);

@@ -34,9 +34,9 @@ TEST(ComputePoolTest, RunsWhatTasksSchedule) {
 }
 
 TEST(ComputePoolTest, TasksRunBesideEachOther) {
-  ComputePool pool(2);
   std::promise<void> first;
   std::promise<void> second;
+  ComputePool pool(2);  // ends before what its tasks use
   pool.Schedule([&] {
     first.set_value();
     second.get_future().wait();
@@ -64,8 +64,8 @@ TEST(ComputePoolTest, ParallelForCallsEveryIndexOnce) {
 }
 
 TEST(ComputePoolTest, ParallelForUsesIdleWorkers) {
-  ComputePool pool(1);
   std::promise<void> started;
+  ComputePool pool(1);
   pool.Schedule([&] { started.set_value(); });
   started.get_future().wait();
   // Two indices that wait for each other end only if two threads take one each. The worker may not

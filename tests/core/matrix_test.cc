@@ -32,7 +32,7 @@ TEST(MatrixTest, AllocatesNothingToo) { EXPECT_NE(MakeAlignedArray<float>(0), nu
 
 TEST(MatrixTest, SizeBeyondAddressesIsNull) {
   EXPECT_EQ(AllocateAligned(SIZE_MAX), nullptr);
-  EXPECT_EQ(AllocateAligned(SIZE_MAX - kAlignment), nullptr);
+  EXPECT_EQ(AllocateAligned(SIZE_MAX - kAlignment + 2), nullptr);
 }
 
 }  // namespace

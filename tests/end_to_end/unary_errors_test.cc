@@ -46,7 +46,7 @@ class UnaryErrorsTest : public ServerTest {
     const std::string before = State();
     const grpc::Status status = call();
     EXPECT_THAT(status, IsRpcError(expected.code, expected.reason, expected.message));
-    const auto& metadata = ErrorInfoOf(RpcStatusOf(status)).metadata();
+    const auto metadata = ErrorInfoOf(RpcStatusOf(status)).metadata();
     for (const auto& [key, value] : expected.metadata) {
       ASSERT_TRUE(metadata.contains(key)) << key;
       EXPECT_EQ(metadata.at(key), value);

@@ -358,7 +358,7 @@ TEST_F(SessionTest, ABatchRefusedAmongItsRowsIsRefusedOnce) {
   end.mutable_end()->set_rows(2);
   ASSERT_TRUE(trainer->Send(end).ok());
   ExpectRefusal(trainer->Refusal(), grpc::INVALID_ARGUMENT, core::reason::kNonFiniteInput, "step 1",
-                "");
+                "inputs");
   EXPECT_TRUE(trainer->IsQuiet());
 }
 

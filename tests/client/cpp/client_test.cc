@@ -4,6 +4,9 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <gtest/gtest.h>
 
+#include <latch>
+#include <memory>
+
 #include "absl/strings/str_cat.h"
 #include "tests/client/fake_server.h"
 
@@ -147,17 +150,16 @@ TEST_F(ClientTest, TheOtherCallsCarryTheirArguments) {
 }
 
 TEST_F(ClientTest, CallsHaveADeadline) {
-  std::mutex hang;
-  hang.lock();
-  server_.on_describe = [&](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&) {
-    std::lock_guard wait(hang);
+  const auto gate = std::make_shared<std::latch>(1);
+  server_.on_describe = [gate](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&) {
+    gate->wait();
     return grpc::Status::OK;
   };
   absl::StatusOr<Client> client =
       Client::Connect(server_.address(), {.call_timeout = absl::Milliseconds(20)});
   ASSERT_TRUE(client.ok());
   EXPECT_EQ(client->Describe("f").status().code(), absl::StatusCode::kDeadlineExceeded);
-  hang.unlock();
+  gate->count_down();
 }
 
 TEST(ClientConnectTest, WithoutAServerSaysWhere) {

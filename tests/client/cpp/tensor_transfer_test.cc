@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <latch>
 #include <limits>
+#include <memory>
 #include <mutex>
 
 #include "client/cpp/chunks.h"
@@ -211,15 +213,14 @@ TEST_F(ReadTest, TheServersErrorIsTheAnswerAlsoAmidATransfer) {
 }
 
 TEST_F(ReadTest, HasADeadline) {
-  std::mutex hang;
-  hang.lock();
-  server_.on_read = [&](const v1::ReadRequest&, grpc::ServerWriter<v1::ReadResponse>&) {
-    std::lock_guard wait(hang);
+  const auto gate = std::make_shared<std::latch>(1);
+  server_.on_read = [gate](const v1::ReadRequest&, grpc::ServerWriter<v1::ReadResponse>&) {
+    gate->wait();
     return grpc::Status::OK;
   };
   EXPECT_EQ(client_.Read("f", Covariance(), {.timeout = absl::Milliseconds(20)}).status().code(),
             absl::StatusCode::kDeadlineExceeded);
-  hang.unlock();
+  gate->count_down();
 }
 
 // Doubles x, chunk for chunk, as the contract says.

@@ -7,6 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <latch>
+#include <map>
+#include <memory>
 #include <thread>
 
 #include "fisherd/client.h"
@@ -24,7 +27,7 @@ class UpdateStreamTest : public testing::Test {
  protected:
   // Answers every open with `next` = 1, and nothing else.
   UpdateStreamTest() {
-    server_.on_update = [this](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    server_.on_update = [](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
       if (request.has_open()) {
         v1::UpdateResponse opened = OpenedAt(1);
         opened.mutable_opened()->mutable_progress()->set_factor(request.open().factor());
@@ -103,7 +106,6 @@ TEST_F(UpdateStreamTest, ARefusedOpenIsItsError) {
 }
 
 TEST_F(UpdateStreamTest, AnOpenWithoutAnswerTimesOutAndCanBeRepeated) {
-  auto answer = server_.on_update;
   server_.on_update = nullptr;
   UpdateStream stream = client_.OpenUpdates();
   const absl::Status status = stream.Open("f", 0, {.timeout = absl::Milliseconds(20)}).status();
@@ -282,7 +284,7 @@ TEST_F(UpdateStreamTest, OpeningATowerAnewEndsTheOlderWriter) {
 
 TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
   const auto answer = server_.on_update;
-  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+  server_.on_update = [answer](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
     if (request.has_end()) {
       return std::optional(Error(grpc::StatusCode::ABORTED, "STREAM_SUPERSEDED", "a newer one"));
     }
@@ -322,31 +324,31 @@ TEST_F(UpdateStreamTest, ClosingLetsTheServerReadEverything) {
 }
 
 TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAServerThatHangs) {
-  std::mutex hang;
-  hang.lock();
+  const auto gate = std::make_shared<std::latch>(1);
   const auto answer = server_.on_update;
-  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
-    if (request.has_end()) std::lock_guard wait(hang);
+  server_.on_update = [answer, gate](const v1::UpdateRequest& request,
+                                     FakeServer::UpdateCall& call) {
+    if (request.has_end()) gate->wait();
     return answer(request, call);
   };
   UpdateStream stream = client_.OpenUpdates();
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   EXPECT_EQ(stream.Close(absl::Milliseconds(20)).code(), absl::StatusCode::kCancelled);
-  hang.unlock();
+  gate->count_down();
 }
 
 TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAWriterWhoseBytesNobodyTakes) {
-  std::mutex hang;
-  hang.lock();
+  const auto gate = std::make_shared<std::latch>(1);
   const auto answer = server_.on_update;
-  server_.on_update = [&](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
-    if (request.has_header()) std::lock_guard wait(hang);
+  server_.on_update = [answer, gate](const v1::UpdateRequest& request,
+                                     FakeServer::UpdateCall& call) {
+    if (request.has_header()) gate->wait();
     return answer(request, call);
   };
   UpdateStream stream = client_.OpenUpdates();
   UpdateWriter writer = Open(stream);
-  const Matrix<float> large = Matrix<float>::Zero(16, 1 << 20);  // 64 MiB
+  const Matrix<float> large = Matrix<float>::Zero(64, 1 << 18);  // 64 MiB
   std::thread thread([&] {
     EXPECT_EQ(writer.Write({.inputs = large}, kOptions).status().code(),
               absl::StatusCode::kCancelled);
@@ -354,7 +356,7 @@ TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAWriterWhoseBytesNobodyTakes) {
   server_.Message(2);
   EXPECT_EQ(stream.Close(absl::Milliseconds(20)).code(), absl::StatusCode::kCancelled);
   thread.join();
-  hang.unlock();
+  gate->count_down();
 }
 
 TEST_F(UpdateStreamTest, AWriterMayOutliveItsStreamAndTheStreamItsClient) {
