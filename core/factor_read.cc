@@ -14,25 +14,22 @@ namespace {
 absl::Status CheckPolicy(const RefreshPolicy& policy) {
   const bool every = policy.kind == RefreshKind::kEveryNSteps;
   if (every ? policy.steps >= 1 : policy.steps == 0) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                   absl::StrFormat("policy.steps is %d; expected %s", policy.steps,
-                                   every ? "at least 1 with EVERY_N_STEPS"
-                                         : "0 unless the policy is EVERY_N_STEPS"),
-                   {{"field", "policy.steps"}});
+  return BadArgument("policy.steps",
+                     absl::StrFormat("policy.steps is %d; expected %s", policy.steps,
+                                     every ? "at least 1 with EVERY_N_STEPS"
+                                           : "0 unless the policy is EVERY_N_STEPS"));
 }
 
 absl::Status CheckRegistrable(const OperatorSpec& op) {
   if (absl::Status status = CheckOperator(op); !status.ok()) return status;
   if (op.kind == OperatorKind::kCovariance) {
-    return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                     "operator is the covariance, which is always at hand; expected matpower, "
-                     "cholesky or cholesky_inverse",
-                     {{"field", "operator"}});
+    return BadArgument("operator",
+                       "operator is the covariance, which is always at hand; expected matpower, "
+                       "cholesky or cholesky_inverse");
   }
   if (!std::holds_alternative<std::string>(op.damping)) {
-    return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument,
-                     "damping is a value; a registered result needs the name of a damping function",
-                     {{"field", "damping"}});
+    return BadArgument(
+        "damping", "damping is a value; a registered result needs the name of a damping function");
   }
   return absl::OkStatus();
 }

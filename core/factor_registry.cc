@@ -11,7 +11,7 @@ namespace {
 
 absl::Status FactorNotFound(std::string_view name) {
   return MakeError(absl::StatusCode::kNotFound, reason::kFactorNotFound,
-                   absl::StrFormat("there is no factor \"%s\"; create it first", name),
+                   absl::StrFormat("there is no factor %s; create it first", Quote(name)),
                    {{"factor", std::string(name)}});
 }
 

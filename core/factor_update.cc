@@ -12,39 +12,27 @@
 namespace fisherd::core {
 namespace {
 
-absl::Status BadField(std::string_view field, std::string message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, reason::kBadArgument, message,
-                   {{"field", std::string(field)}});
-}
-
 absl::Status CheckAverage(const BatchHeader& header) {
   if (!header.decay.has_value()) {
-    return BadField("decay", "decay is missing; expected a number from 0 to 1");
+    return BadArgument("decay", "decay is missing; expected a number from 0 to 1");
   }
   if (!(*header.decay >= 0 && *header.decay <= 1)) {
-    return BadField("decay",
-                    absl::StrFormat("decay is %g; expected a number from 0 to 1", *header.decay));
+    return BadArgument(
+        "decay", absl::StrFormat("decay is %g; expected a number from 0 to 1", *header.decay));
   }
   if (!header.weight.has_value() && *header.decay == 1) {
-    return BadField(
+    return BadArgument(
         "weight", "weight is missing; with decay 1 (accumulation) it has no default: send one > 0");
   }
   if (header.weight.has_value() && !(std::isfinite(*header.weight) && *header.weight > 0)) {
-    return BadField("weight",
-                    absl::StrFormat("weight is %g; expected a finite number > 0", *header.weight));
+    return BadArgument(
+        "weight", absl::StrFormat("weight is %g; expected a finite number > 0", *header.weight));
   }
   return absl::OkStatus();
 }
 
 StepParameters ParametersOf(const BatchHeader& header) {
   return {.decay = *header.decay, .weight = header.weight.value_or(1 - *header.decay)};
-}
-
-absl::Status CheckTower(int tower, int towers) {
-  if (tower >= 0 && tower < towers) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kOutOfRange, reason::kOutOfRange,
-                   absl::StrFormat("tower is %d; the factor has towers 0 to %d", tower, towers - 1),
-                   {{"field", "tower"}});
 }
 
 // Largest element, or infinity if one is not finite.
@@ -142,7 +130,7 @@ absl::Status Factor::CheckHeader(const BatchHeader& header, const ProgressListen
         {{"field", "tower"}});
   }
   if (header.step < 1) {
-    return BadField("step", absl::StrFormat("step is %d; steps count from 1", header.step));
+    return BadArgument("step", absl::StrFormat("step is %d; steps count from 1", header.step));
   }
   if (absl::Status status = CheckAverage(header); !status.ok()) return status;
   return kind_->CheckBatch(header);

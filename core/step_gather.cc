@@ -20,17 +20,19 @@ absl::Status ParametersDiffer(const StepParameters& had, const StepParameters& g
 
 }  // namespace
 
+absl::Status CheckTower(int tower, int towers) {
+  if (tower >= 0 && tower < towers) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kOutOfRange, reason::kOutOfRange,
+                   absl::StrFormat("tower is %d; the factor has towers 0 to %d", tower, towers - 1),
+                   {{"field", "tower"}});
+}
+
 StepGather::StepGather(int towers, int window) : towers_(towers), window_(window) {}
 
 absl::StatusOr<StepGather::Ticket> StepGather::Begin(int64_t step, int tower,
                                                      const StepParameters& parameters,
                                                      const Digest& digest) {
-  if (tower < 0 || tower >= towers_) {
-    return MakeError(
-        absl::StatusCode::kOutOfRange, reason::kOutOfRange,
-        absl::StrFormat("tower is %d; the factor has towers 0 to %d", tower, towers_ - 1),
-        {{"field", "tower"}});
-  }
+  if (absl::Status status = CheckTower(tower, towers_); !status.ok()) return status;
   if (step - next_ >= window_) {
     return MakeError(
         absl::StatusCode::kOutOfRange, reason::kBeyondWindow,

@@ -13,6 +13,9 @@
 
 namespace fisherd::core {
 
+// OUT_OF_RANGE unless 0 ≤ tower < towers.
+absl::Status CheckTower(int tower, int towers);
+
 // The open steps next … next + window − 1 of one incarnation, and which towers' batches they have.
 // A pure state machine: no clock, threads or I/O; it never sees elements. Not thread-safe.
 //

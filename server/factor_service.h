@@ -7,7 +7,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/factor_calls.h"
-#include "server/operator_info.h"
+#include "server/read_call.h"
 #include "server/session_table.h"
 
 namespace fisherd::server {

@@ -48,28 +48,11 @@ void MultiplyStream::OnReadDone(bool ok) {
 
 absl::Status MultiplyStream::Start(const v1::MultiplyRequest& request) {
   if (!request.has_header()) return Malformed("the first message has no header");
-  const v1::MultiplyHeader& header = request.header();
-  factor_ = header.factor();
-  const auto factor = registry_.Find(factor_);
-  if (!factor.ok()) return factor.status();
-  core::ReadRequest read;
-  auto op = FromProto(header.operator_(), "header.operator");
-  if (!op.ok()) return op.status();
-  read.op = *std::move(op);
-  const auto dtype = FromProto(header.dtype(), "header.dtype");
-  if (!dtype.ok()) return dtype.status();
-  read.dtype = *dtype;
-  const auto layout = FromProto(header.layout(), "header.layout");
-  if (!layout.ok()) return layout.status();
-  if (header.has_min_version()) {
-    const auto min_version = FromProto(header.min_version(), "header.min_version");
-    if (!min_version.ok()) return min_version.status();
-    read.min_version = *min_version;
-  }
-  view_ = {.layout = *layout,
-           .split_bias = header.split_bias(),
-           .dtype = *dtype == core::DataType::kUnspecified ? (*factor)->spec().dtype : *dtype};
-  waiting_.Start(*factor, read,
+  factor_ = request.header().factor();
+  const auto call = ParseReadCall(registry_, request.header());
+  if (!call.ok()) return call.status();
+  view_ = call->view;
+  waiting_.Start(call->factor, call->request,
                  [this](absl::StatusOr<core::ReadResult> answer) { OnAnswer(std::move(answer)); });
   return absl::OkStatus();
 }

@@ -13,7 +13,7 @@
 #include "fisherd/v1/factor_service.pb.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/chunk_sequence.h"
-#include "server/operator_info.h"
+#include "server/read_call.h"
 #include "server/stall_timer.h"
 #include "server/waiting_reads.h"
 

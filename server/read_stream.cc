@@ -20,34 +20,12 @@ ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest
         End(Stalled(timeout));
       }) {
   ReactorReleases(this);
-  if (absl::Status status = Start(environment, request); !status.ok()) End(status);
-}
-
-// If it is OK, OnAnswer follows, or has been already.
-absl::Status ReadStream::Start(const ReadEnvironment& environment, const v1::ReadRequest& request) {
-  auto factor = environment.registry->Find(factor_);
-  if (!factor.ok()) return factor.status();
-  core::ReadRequest read;
-  auto op = FromProto(request.operator_(), "operator");
-  if (!op.ok()) return op.status();
-  read.op = *std::move(op);
-  const auto dtype = FromProto(request.dtype(), "dtype");
-  if (!dtype.ok()) return dtype.status();
-  read.dtype = *dtype;
-  const auto layout = FromProto(request.layout(), "layout");
-  if (!layout.ok()) return layout.status();
-  if (request.has_if_version_not()) read.if_version_not = FromProto(request.if_version_not());
-  if (request.has_min_version()) {
-    const auto min_version = FromProto(request.min_version(), "min_version");
-    if (!min_version.ok()) return min_version.status();
-    read.min_version = *min_version;
-  }
-  view_ = {.layout = *layout,
-           .split_bias = request.split_bias(),
-           .dtype = *dtype == core::DataType::kUnspecified ? (*factor)->spec().dtype : *dtype};
-  waiting_.Start(*factor, read,
+  auto call = ParseReadCall(*environment.registry, request);
+  if (!call.ok()) return End(call.status());
+  view_ = call->view;
+  // The last thing done here, for the answer may come at once, and on another thread.
+  waiting_.Start(call->factor, call->request,
                  [this](absl::StatusOr<core::ReadResult> answer) { OnAnswer(std::move(answer)); });
-  return absl::OkStatus();
 }
 
 void ReadStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {

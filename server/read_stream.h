@@ -14,7 +14,7 @@
 #include "fisherd/v1/factor_service.pb.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/chunk_sequence.h"
-#include "server/operator_info.h"
+#include "server/read_call.h"
 #include "server/stall_timer.h"
 #include "server/waiting_reads.h"
 
@@ -36,7 +36,6 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadResponse> {
   void OnDone() override;
 
  private:
-  absl::Status Start(const ReadEnvironment& environment, const v1::ReadRequest& request);
   void OnAnswer(absl::StatusOr<core::ReadResult> answer);
   void SendHeader(core::ReadResult result);
   void SendChunk();

@@ -117,20 +117,22 @@ void WaitForInterrupt() {
 // fisherctl is built beside this program.
 std::string Fisherctl() {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
-  const std::filesystem::path beside = self.parent_path() / "fisherctl";
-  return std::filesystem::exists(beside) ? std::filesystem::proximate(beside).string()
-                                         : "fisherctl";
+  const std::string beside = self.parent_path() / "fisherctl";
+  if (!std::filesystem::exists(beside)) return "fisherctl";
+  const std::string relative = std::filesystem::proximate(beside);
+  return relative.starts_with("..") ? beside : relative;
 }
 
 void PrintWhereToLook(const std::string& address, bool running) {
   absl::PrintF("\nWhere to look next\n\n");
   const std::string fisherctl = Fisherctl();
+  if (running) absl::PrintF("  export FISHERD_SERVER=%s\n", address);
   for (const char* command :
        {"list", "describe demo/matpower-1/layer0", "get demo/matpower-1/layer2",
-        "matpower --exponent=-0.5 --damping=0.001 demo/matpower-0.5/layer2"}) {
-    if (running) absl::PrintF("  %s --server=%s %s\n", fisherctl, address, command);
+        "matpower --exponent=-0.5 --damping=demo/matpower-0.5 demo/matpower-0.5/layer2"}) {
+    if (running) absl::PrintF("  %s %s\n", fisherctl, command);
   }
-  if (!running) absl::PrintF("  the same with --keep: leaves the server up for %s\n", fisherctl);
+  if (!running) absl::PrintF("  the same with --keep: leaves the server to %s\n", fisherctl);
   absl::PrintF(
       "  client/trainer/natural_gradient.cc: all that a trainer has to do with fisherd\n"
       "  docs/architecture.md: the way of one batch through the server\n");

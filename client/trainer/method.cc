@@ -39,7 +39,7 @@ std::unique_ptr<Optimizer> MakeOptimizer(const Method& method) {
 }
 
 std::vector<Method> TunedMethods() {
-  return {PlainSgd(0.9), MomentumSgd(0.3, 0.95), AdamMethod(0.04), Natural(-1, 0.0006, 0.0003),
+  return {PlainSgd(0.9), MomentumSgd(0.5, 0.9), AdamMethod(0.03), Natural(-1, 0.0006, 0.0003),
           Natural(-0.5, 0.03, 0.001)};
 }
 

@@ -91,6 +91,7 @@ absl::StatusOr<Options> ParseOptions(std::span<const char* const> arguments) {
         equals == argument.npos ? arguments[++i] : argument.substr(equals + 1);
     if (absl::Status status = Set(*found, value); !status.ok()) return status;
   }
+  if (options.epochs < 1) return absl::InvalidArgumentError("--epochs is 0; expected at least 1");
   if (quick) options.epochs = kQuickEpochs;
   return options;
 }

@@ -58,10 +58,16 @@ std::string ResultTable(std::span<const RunResult> runs) {
   AppendRow(text, "per step", runs, [](const RunResult& run) {
     return absl::StrFormat("%.2f ms", 1e3 * run.seconds_per_step);
   });
+  AppendRow(text, "in all", runs, [](const RunResult& run) {
+    return absl::StrFormat("%.2f s", run.seconds_per_step * run.steps);
+  });
   AppendRow(text, "in RPC", runs, [](const RunResult& run) -> std::string {
     if (run.seconds_in_rpc == 0) return "-";
     return absl::StrFormat("%.0f %%", 100 * run.seconds_in_rpc / run.seconds_per_step);
   });
+  text +=
+      "\n  Times are tower 0's, with its waiting for the other tower and for the server, without\n"
+      "  evaluation and proof.\n";
   return text;
 }
 

@@ -5,9 +5,8 @@
 #include <sys/socket.h>
 
 #include <array>
-#include <cmath>
 #include <memory>
-#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -42,7 +41,11 @@ class NaturalGradientTest : public testing::Test {
     server_ = *std::move(started);
   }
 
-  Client Connect() { return Client::FromChannel(server_->InProcessChannel()); }
+  Client Connect() {
+    absl::StatusOr<Client> client = Client::Connect("127.0.0.1:" + std::to_string(server_->port()));
+    EXPECT_TRUE(client.ok()) << client.status();
+    return *std::move(client);
+  }
 
   std::unique_ptr<server::Server> server_;
 };

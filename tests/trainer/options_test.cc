@@ -42,6 +42,7 @@ TEST(OptionsTest, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(message({"demo", "--epochs"}), "--epochs needs a value");
   EXPECT_EQ(message({"demo", "--epochs=many"}), "--epochs is \"many\"; expected a number from 0");
   EXPECT_EQ(message({"demo", "--epochs=-1"}), "--epochs is \"-1\"; expected a number from 0");
+  EXPECT_EQ(message({"demo", "--epochs=0"}), "--epochs is 0; expected at least 1");
   EXPECT_EQ(message({"demo", "--keep=no"}), "--keep takes no value");
 }
 

@@ -40,6 +40,7 @@ TEST(ReportTest, TableShowsWhatWasMeasured) {
   EXPECT_THAT(table, ContainsRegex("\n  10 +diverged +0.091 +91.0 %\n"));
   EXPECT_THAT(table, ContainsRegex("\n  30 +diverged +0.032 +93.0 %\n"));
   EXPECT_THAT(table, ContainsRegex("per step +0.00 ms +5.00 ms\n"));
+  EXPECT_THAT(table, ContainsRegex("in all +0.00 s +1.65 s\n"));
   EXPECT_THAT(table, ContainsRegex("in RPC +- +40 %\n"));
 }
 

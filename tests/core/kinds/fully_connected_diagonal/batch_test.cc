@@ -250,6 +250,12 @@ TEST(BatchTest, RowWeightsMultiplyTheGradientsSquares) {
   }
 }
 
+TEST(BatchTest, TheMaximumIsOfTheWeightedSquares) {
+  reference::Tower tower = Ones();
+  tower.row_weights = {0.25, 0.5};
+  EXPECT_EQ(FillNew(tower).batch->squares().right_max, 0.5);
+}
+
 TEST(BatchTest, RefusesBadRowWeights) {
   for (const double bad : {kInfinity, std::nan("")}) {
     reference::Tower tower = Ones();

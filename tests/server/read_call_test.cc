@@ -1,4 +1,4 @@
-#include "server/operator_info.h"
+#include "server/read_call.h"
 
 #include "tests/core/factor_harness.h"
 #include "tests/core/testing.h"
@@ -6,9 +6,9 @@
 namespace fisherd::server {
 namespace {
 
-using OperatorInfoTest = core::FactorTest;
+using ReadCallTest = core::FactorTest;
 
-TEST_F(OperatorInfoTest, DescribesAResult) {
+TEST_F(ReadCallTest, DescribesAResult) {
   const auto factor = Create("f", Golden());
   core::ReadRequest request;
   request.op = {.kind = core::OperatorKind::kMatpower, .damping = 0.5};
@@ -35,14 +35,14 @@ TEST_F(OperatorInfoTest, DescribesAResult) {
   EXPECT_TRUE(info.cached());
 }
 
-TEST_F(OperatorInfoTest, TheCovarianceHasNoDampingAndUnchangedNoOperator) {
+TEST_F(ReadCallTest, TheCovarianceHasNoDampingAndUnchangedNoOperator) {
   core::ReadResult result;
   const v1::OperatorInfo info = OperatorInfoOf(result);
   EXPECT_FALSE(info.has_damping());
   EXPECT_EQ(info.class_name(), "");
 }
 
-TEST_F(OperatorInfoTest, AStallSaysForHowLong) {
+TEST_F(ReadCallTest, AStallSaysForHowLong) {
   EXPECT_THAT(Stalled(absl::Seconds(60)),
               core::IsError(absl::StatusCode::kDeadlineExceeded, core::reason::kReadStalled,
                             "stood still for 1m"));
