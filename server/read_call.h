@@ -3,6 +3,8 @@
 #ifndef FISHERD_SERVER_READ_CALL_H_
 #define FISHERD_SERVER_READ_CALL_H_
 
+#include <memory>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"

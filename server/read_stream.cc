@@ -19,10 +19,13 @@ ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest
         ReactorAcquired(this);
         End(Stalled(timeout));
       }) {
-  ReactorReleases(this);
-  auto call = ParseReadCall(*environment.registry, request);
-  if (!call.ok()) return End(call.status());
+  const auto call = ParseReadCall(*environment.registry, request);
+  if (!call.ok()) {
+    End(call.status());
+    return;
+  }
   view_ = call->view;
+  ReactorReleases(this);
   // The last thing done here, for the answer may come at once, and on another thread.
   waiting_.Start(call->factor, call->request,
                  [this](absl::StatusOr<core::ReadResult> answer) { OnAnswer(std::move(answer)); });
@@ -30,20 +33,16 @@ ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest
 
 void ReadStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {
   if (!answer.ok()) return End(answer.status());
-  SendHeader(*std::move(answer));
-}
-
-void ReadStream::SendHeader(core::ReadResult result) {
   v1::ReadHeader* const header = response_.mutable_header();
-  *header->mutable_operator_() = OperatorInfoOf(result);
-  if (result.op == nullptr) {
+  *header->mutable_operator_() = OperatorInfoOf(*answer);
+  if (answer->op == nullptr) {
     header->set_unchanged(true);
     timer_.Stop();
     ReactorReleases(this);
     StartWriteAndFinish(&response_, {}, grpc::Status::OK);
     return;
   }
-  op_ = std::move(result.op);
+  op_ = std::move(answer->op);
   const std::vector<core::TensorSpec> tensors = op_->Tensors(view_);
   for (const core::TensorSpec& tensor : tensors) *header->add_tensors() = ToProto(tensor);
   sequence_ = ChunkSequence(tensors);

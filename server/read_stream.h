@@ -37,7 +37,6 @@ class ReadStream final : public grpc::ServerWriteReactor<v1::ReadResponse> {
 
  private:
   void OnAnswer(absl::StatusOr<core::ReadResult> answer);
-  void SendHeader(core::ReadResult result);
   void SendChunk();
   void End(const absl::Status& status);
 

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <optional>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/chunks.h"
@@ -103,27 +104,20 @@ absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(deadline));
   const auto call = stub.Multiply(&context);
-  v1::MultiplyRequest request;
-  v1::MultiplyResponse response;
-  *request.mutable_header() = header;
-  ChunkCutter cutter(x, SizeOf(header.dtype()));
-  // One chunk is on its way while the product of the one before is read: both directions are busy,
-  // and neither side ever waits for a peer that does not read.
-  bool sending = call->Write(request);
-  const auto send_chunk = [&] {
-    if (!sending) return;
-    if (cutter.Next(*request.mutable_chunk())) {
-      sending = call->Write(request);
-    } else {
-      call->WritesDone();
-      sending = false;
-    }
-  };
-  send_chunk();
+  // Sends beside the reading below: with both in one thread, client and server could each wait for
+  // the other to read. It ends at the latest with the call.
+  std::jthread sender([&call, &header, &x] {
+    v1::MultiplyRequest request;
+    *request.mutable_header() = header;
+    bool sent = call->Write(request);
+    ChunkCutter cutter(x, SizeOf(header.dtype()));
+    while (sent && cutter.Next(*request.mutable_chunk())) sent = call->Write(request);
+    call->WritesDone();
+  });
   std::optional<v1::MultiplyResponseHeader> answer;
   std::optional<ChunkAssembler> assembler;
+  v1::MultiplyResponse response;
   while (call->Read(&response)) {
-    send_chunk();
     if (!answer) {
       if (!response.has_header()) {
         return Abandon(context, Malformed("the answer does not begin with a header"));
@@ -138,6 +132,7 @@ absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
       return Abandon(context, status);
     }
   }
+  sender.join();
   if (absl::Status status = FromGrpc(call->Finish()); !status.ok()) return status;
   if (!answer) return Malformed("the answer is empty");
   if (absl::Status status = assembler->Finish(); !status.ok()) return status;

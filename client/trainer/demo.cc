@@ -44,10 +44,12 @@ struct Server {
   std::string address;
 };
 
+std::string LogFile(const Options& options) { return options.out + "/fisherd.log"; }
+
 // Starts fisherd on a port of its own choice and waits until it listens.
 absl::StatusOr<Server> StartServer(const Options& options) {
   const std::string port_file = options.out + "/fisherd.port";
-  const std::string log = options.out + "/fisherd.log";
+  const std::string log = LogFile(options);
   std::filesystem::remove(port_file);
   absl::StatusOr<Subprocess> process = Subprocess::Start(
       {options.fisherd, "--listen=127.0.0.1:0", "--port-file=" + port_file}, {.log = log});
@@ -155,6 +157,10 @@ absl::Status RunDemo(const Options& options) {
   absl::PrintF("%s", demo ? kHeading : kTuneHeading);
   std::fflush(stdout);
   absl::Status status = RunTowers(options, address);
+  if (!status.ok() && server) {
+    return absl::Status(status.code(),
+                        absl::StrCat(status.message(), "; server's log: ", LogFile(options)));
+  }
   if (!status.ok() || !demo) return status;
   PrintWhereToLook(address, !server || options.keep);
   if (server && options.keep) {

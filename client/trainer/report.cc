@@ -101,14 +101,14 @@ std::string ProofText(std::span<const RunResult> runs) {
     }
   }
   if (first == nullptr) return text;
-  absl::StrAppendFormat(
-      &text,
-      "\n  Compared with the average that tower 0 computed by itself, in 64 bits, of all that both "
-      "towers\n  streamed; at most %g passes. Squares of the batch's mean gradient, a common "
-      "mistake, "
-      "would have\n  made %s %.0f times too small. After every epoch the towers had the same\n"
-      "  parameters, bit for bit.\n",
-      kTolerance, first->factor, 1 / first->batch_mean_share);
+  absl::StrAppendFormat(&text,
+                        "\n  Compared with the average that tower 0 computed by itself, in 64 "
+                        "bits, of all that both\n"
+                        "  towers streamed; at most %g passes. Squares of the batch's mean "
+                        "gradient, a common mistake,\n"
+                        "  would have made the trace of %s %.0f times too small. After every\n"
+                        "  epoch the towers had the same parameters, bit for bit.\n",
+                        kTolerance, first->factor, 1 / first->batch_mean_share);
   return text;
 }
 

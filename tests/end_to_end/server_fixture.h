@@ -76,7 +76,7 @@ MATCHER_P3(IsRpcError, code, reason, message, "") {
     rpc = arg;
   }
   const google::rpc::ErrorInfo info = ErrorInfoOf(rpc);
-  *result_listener << " " << rpc.ShortDebugString() << ", reason " << info.reason();
+  *result_listener << ", message " << rpc.message() << ", reason " << info.reason();
   return rpc.code() == static_cast<int>(code) && info.reason() == reason &&
          info.domain() == "fisherd" && rpc.message().find(message) != std::string::npos;
 }

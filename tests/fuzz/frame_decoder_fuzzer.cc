@@ -1,6 +1,7 @@
 // Any bytes, cut anywhere: the decoder must say what protobuf says of them.
 //
-// The first byte is the number of cuts, each of the next two bytes a place, the rest the message.
+// The last byte of the input is the number of cuts, each two before it the place of one; what is
+// left is the message.
 
 #include <fuzzer/FuzzedDataProvider.h>
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a build, then builds a program against what was installed and runs it with the installed server.
+# Installs a build, then builds the README's program against what was installed and runs it with the installed server.
 # The first argument is the build, the second the C++ compiler's launcher, if any.
 set -euo pipefail
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -12,7 +12,10 @@ cleanup() {
 trap cleanup EXIT
 
 cmake --install "$1" --prefix "$work/prefix"
-cmake -S "$source" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_CXX_COMPILER_LAUNCHER="${2-}"
+mkdir "$work/consumer"
+cp "$source/CMakeLists.txt" "$work/consumer/"
+sed -n '/^```cpp$/,/^```$/{/^```/!p}' "$source/../../README.md" >"$work/consumer/main.cc"
+cmake -S "$work/consumer" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_CXX_COMPILER_LAUNCHER="${2-}"
 cmake --build "$work/build"
 
 "$work/prefix/bin/fisherctl" --help
@@ -22,6 +25,7 @@ while [[ ! -e $work/port ]]; do
   kill -0 "$server"
   sleep 0.05
 done
-covariance=$("$work/build/consumer" "127.0.0.1:$(<"$work/port")")
-[[ $covariance == "0 0 0 0 0 0 0 0 0" ]] || { echo "read: $covariance" && exit 1; }
+# (18.5 + 0.5)^-1/2 and its neighbours: the golden values of cholesky_inverse(0.5).
+natural=$("$work/build/consumer" "127.0.0.1:$(<"$work/port")" | xargs printf '%.4f ')
+[[ $natural == "0.2294 0.6860 0.1703 0.4714 0.5774 0.9428 " ]] || { echo "multiplied: $natural" && exit 1; }
 test -e "$work/prefix/share/fisherd/proto/fisherd/v1/factor_service.proto"

@@ -3,6 +3,8 @@
 #ifndef FISHERD_TESTS_SERVER_SESSION_HARNESS_H_
 #define FISHERD_TESTS_SERVER_SESSION_HARNESS_H_
 
+#include <gmock/gmock.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -16,6 +18,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "server/session.h"
 #include "server/session_table.h"
+#include "server/status.h"
 #include "tests/core/factor_harness.h"
 
 namespace fisherd::server {
@@ -29,6 +32,25 @@ inline google::rpc::ErrorInfo InfoOf(const google::rpc::Status& status) {
     EXPECT_TRUE(status.details(0).UnpackTo(&info));
   }
   return info;
+}
+
+// A refusal as SPEC §6 wants it; `message` is a part of its message.
+inline void ExpectRefusal(const v1::Refused& refused, grpc::StatusCode code,
+                          std::string_view reason, const std::string& message,
+                          const std::string& field) {
+  EXPECT_EQ(refused.status().code(), code) << refused.DebugString();
+  EXPECT_THAT(refused.status().message(), ::testing::HasSubstr(message));
+  EXPECT_THAT(refused.status().message(),
+              ::testing::AllOf(::testing::HasSubstr("factor \"" + refused.factor() + "\""),
+                               ::testing::HasSubstr("tower " + std::to_string(refused.tower()))));
+  const google::rpc::ErrorInfo info = InfoOf(refused.status());
+  EXPECT_EQ(info.reason(), reason);
+  EXPECT_EQ(info.domain(), kErrorDomain);
+  const auto& metadata = info.metadata();
+  EXPECT_EQ(metadata.at("factor"), refused.factor());
+  EXPECT_EQ(metadata.at("tower"), std::to_string(refused.tower()));
+  EXPECT_EQ(metadata.contains("step") ? metadata.at("step") : "0", std::to_string(refused.step()));
+  EXPECT_EQ(metadata.contains("field") ? metadata.at("field") : "", field);
 }
 
 inline std::string BytesOf(const Floats& elements) {

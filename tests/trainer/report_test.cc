@@ -50,7 +50,7 @@ TEST(ReportTest, ProofSaysTheNumbers) {
   EXPECT_THAT(text, HasSubstr("  Yes. "));
   EXPECT_THAT(text, ContainsRegex("layer0 +2.0e-07 +384, all 0\n"));
   EXPECT_THAT(text, ContainsRegex("layer1 +3.0e-07 +-\n"));
-  EXPECT_THAT(text, HasSubstr("made layer0 100 times too small"));
+  EXPECT_THAT(text, HasSubstr("made the trace of layer0 100 times too small"));
   runs[1].proof[0].comparison.dark_not_zero = 5;
   EXPECT_THAT(ProofText(runs), HasSubstr("  NO. "));
   EXPECT_THAT(ProofText(runs), ContainsRegex("layer0 +2.0e-07 +384, 5 NOT 0\n"));

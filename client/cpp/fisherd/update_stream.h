@@ -56,8 +56,8 @@ struct OpenOptions {
 };
 
 // Writes one tower's batches of one factor. Used by one thread at a time; writers of one stream may
-// be used by different threads. Outlives neither reset nor deletion of the factor: then its steps
-// end OLD_INCARNATION, and the factor is opened anew.
+// be used by different threads. When the factor is reset or deleted, its steps are refused
+// (OLD_INCARNATION, TOWER_NOT_OPEN, FACTOR_NOT_FOUND) until it is opened anew.
 //
 // A batch that the server refuses has changed nothing. The refusal is kept until a Write or a
 // WaitEnded has reported it; the writer then goes on at the refused step, and the steps that were

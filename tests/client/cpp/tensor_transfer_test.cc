@@ -250,13 +250,13 @@ grpc::Status Double(FakeServer::MultiplyCall& call, v1::MultiplyHeader& header,
 TEST(MultiplyTest, SendsChunksAndAssemblesTheProduct) {
   FakeServer server;
   Client client = server.Connect();
-  const Matrix<float> weight = Matrix<float>::Random(1000, 700);  // 2.7 MiB: three chunks
+  const Matrix<float> weight = Matrix<float>::Random(3000, 700);  // 8.01 MiB: nine chunks
   const Vector<float> bias = Vector<float>::Random(700);
   v1::MultiplyHeader header;
   int chunks = 0;
   server.on_multiply = [&](FakeServer::MultiplyCall& call) {
     return Double(call, header,
-                  {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {1000, 700}),
+                  {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {3000, 700}),
                    Tensor(v1::TENSOR_ROLE_BIAS, v1::DATA_TYPE_FLOAT32, {700})},
                   chunks);
   };
@@ -266,7 +266,7 @@ TEST(MultiplyTest, SendsChunksAndAssemblesTheProduct) {
   EXPECT_EQ(product->weight, 2 * weight);
   EXPECT_EQ(product->bias, 2 * bias);
   EXPECT_EQ(product->info.steps_committed(), 9);
-  EXPECT_EQ(chunks, 4);
+  EXPECT_EQ(chunks, 10);
   EXPECT_EQ(header.factor(), "f");
   EXPECT_EQ(header.operator_().matpower().exponent(), -1);
   EXPECT_EQ(header.dtype(), v1::DATA_TYPE_FLOAT32);

@@ -302,6 +302,20 @@ TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
   EXPECT_EQ(stream.status(), lost);
 }
 
+TEST_F(UpdateStreamTest, TheLossOfTheStreamFreesAWriterWhoseBytesNobodyTakes) {
+  const auto answer = server_.on_update;
+  server_.on_update = [answer](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
+    if (request.has_header()) {
+      return std::optional(Error(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "goes down"));
+    }
+    return answer(request, call);
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  const Matrix<float> large = Matrix<float>::Zero(64, 1 << 18);  // 64 MiB
+  EXPECT_EQ(ErrorReason(writer.Write({.inputs = large}, kOptions).status()), "SHUTTING_DOWN");
+}
+
 TEST_F(UpdateStreamTest, AServerThatEndsTheStreamWithoutErrorIsUnavailable) {
   server_.on_update = [](const v1::UpdateRequest&, FakeServer::UpdateCall&) {
     return std::optional(grpc::Status::OK);
