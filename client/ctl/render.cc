@@ -143,10 +143,9 @@ std::string OperatorName(const v1::Operator& op) {
   return "unknown";
 }
 
-std::string ReadingPage(std::string_view what, const v1::OperatorInfo& info, const Summary& summary,
-                        const Matrix<double>& corner) {
+std::string ReadingPage(const std::string& what, const v1::OperatorInfo& info,
+                        const Summary& summary, const Matrix<double>& corner) {
   std::vector<std::vector<std::string>> rows = {
-      {std::string(what), info.class_name()},
       {"shape", absl::StrCat("[", summary.rows, ", ", summary.cols, "], ",
                              WithThousands(summary.rows * summary.cols), " elements")},
       {"version", VersionName(info.version())},
@@ -157,7 +156,6 @@ std::string ReadingPage(std::string_view what, const v1::OperatorInfo& info, con
   rows.push_back({"maximum", Number(summary.max)});
   rows.push_back({"mean", Number(summary.mean)});
   rows.push_back({"zeros", WithThousands(summary.zeros)});
-  std::string page = Table(rows);
 
   std::vector<std::vector<std::string>> elements(1);
   elements[0].push_back("");
@@ -169,7 +167,7 @@ std::string ReadingPage(std::string_view what, const v1::OperatorInfo& info, con
     line.push_back(absl::StrCat("[", row, "]"));
     for (int64_t col = 0; col < corner.cols(); ++col) line.push_back(Number(corner(row, col)));
   }
-  return absl::StrCat(page, "\n", Table(elements));
+  return absl::StrCat(what, ": ", info.class_name(), "\n\n", Table(rows), "\n", Table(elements));
 }
 
 std::string ReadingJson(const v1::OperatorInfo& info, const Summary& summary,

@@ -45,8 +45,8 @@ Summary Summarize(const Eigen::Map<const Matrix<Scalar>>& matrix) {
 }
 
 // `corner` holds the first rows and columns of what is summarized; `what` says what was read.
-std::string ReadingPage(std::string_view what, const v1::OperatorInfo& info, const Summary& summary,
-                        const Matrix<double>& corner);
+std::string ReadingPage(const std::string& what, const v1::OperatorInfo& info,
+                        const Summary& summary, const Matrix<double>& corner);
 std::string ReadingJson(const v1::OperatorInfo& info, const Summary& summary,
                         const std::string& output);
 

@@ -132,7 +132,7 @@ TEST_F(FisherctlTest, GetsACovariance) {
   EXPECT_EQ(Run({"get", "f"}), kDone) << err_.str();
   EXPECT_TRUE(read_.operator_().has_covariance());
   EXPECT_EQ(read_.dtype(), v1::DATA_TYPE_FLOAT32);
-  EXPECT_THAT(out_.str(), HasSubstr("f covariance  LinearOperatorDiag"));
+  EXPECT_THAT(out_.str(), HasSubstr("f covariance: LinearOperatorDiag"));
   EXPECT_THAT(out_.str(), HasSubstr("[3, 2], 6 elements"));
   EXPECT_THAT(out_.str(), HasSubstr("mean          2.5"));
   EXPECT_THAT(out_.str(), HasSubstr("[2]       0       5\n"));

@@ -116,7 +116,7 @@ TEST_F(ReadingTest, IsSummarized) {
 TEST_F(ReadingTest, IsAPageWithACorner) {
   const std::string page =
       ReadingPage("f covariance", info_, summary_, m_.cast<double>().topLeftCorner(2, 2));
-  for (const char* line : {"f covariance  LinearOperatorDiag\n", "[2, 3], 6 elements\n",
+  for (const char* line : {"f covariance: LinearOperatorDiag\n\nshape", "[2, 3], 6 elements\n",
                            "damping       0.5\n", "minimum       -4\n", "zeros         1\n",
                            "\n     [:, 0]  [:, 1]\n[0]       1       2\n[1]       0      -4\n"}) {
     EXPECT_THAT(page, HasSubstr(line));
