@@ -35,6 +35,7 @@ void UpdateStream::OnReadDone(bool ok) {
     if (!status.ok()) end_ = status;
   }
   Proceed();
+  ReactorReleases(this);
 }
 
 absl::Status UpdateStream::ReceiveRequest() {
@@ -60,6 +61,7 @@ void UpdateStream::OnWriteDone(bool ok) {
     if (!ok) end_ = absl::CancelledError("the stream is broken");
   }
   Proceed();
+  ReactorReleases(this);
 }
 
 void UpdateStream::OnCancel() {
@@ -69,6 +71,7 @@ void UpdateStream::OnCancel() {
     end_ = absl::CancelledError("the stream was cancelled");
   }
   Proceed();
+  ReactorReleases(this);
 }
 
 void UpdateStream::OnDone() {

@@ -1,7 +1,5 @@
 #include "client/cpp/update_stream_impl.h"
 
-#include <grpcpp/alarm.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -21,10 +19,9 @@ absl::Status TimedOut(const BatchIdentity& identity, int64_t step, const std::st
 
 UpdateStream::Impl::Impl(v1::FactorService::StubInterface& stub, const std::string& client_id,
                          uint64_t stream, const UpdateStreamOptions& options)
-    : max_frame_(std::clamp<int64_t>(options.max_frame, 1, kLargestMaxFrame)),
-      context_(std::make_shared<grpc::ClientContext>()) {
-  context_->set_initial_metadata_corked(true);  // travels with hello
-  call_ = stub.Update(context_.get());
+    : max_frame_(std::clamp<int64_t>(options.max_frame, 1, kLargestMaxFrame)) {
+  context_.set_initial_metadata_corked(true);  // travels with hello
+  call_ = stub.Update(&context_);
   v1::UpdateRequest request;
   request.mutable_hello()->set_client_id(client_id);
   request.mutable_hello()->set_stream(stream);
@@ -262,9 +259,11 @@ absl::Status UpdateStream::Impl::Close(absl::Duration timeout) {
       closed_ = true;
     }
     // Bounds all that follows: once the call is cancelled, every operation on it returns.
-    grpc::Alarm cancel;
-    cancel.Set(absl::ToChronoTime(absl::Now() + timeout), [context = context_](bool expired) {
-      if (expired) context->TryCancel();
+    std::thread watchdog([this, deadline = absl::Now() + timeout] {
+      MutexLock lock(&mutex_);
+      while (!end_ && ended_.WaitUntil(&mutex_, deadline)) {
+      }
+      if (!end_) context_.TryCancel();
     });
     {
       MutexLock lock(&wire_);
@@ -272,6 +271,7 @@ absl::Status UpdateStream::Impl::Close(absl::Duration timeout) {
       writable_ = false;
     }
     reader_.join();
+    watchdog.join();
   }
   MutexLock lock(&mutex_);
   return last_;

@@ -71,8 +71,7 @@ class UpdateStream::Impl {
   absl::Status AwaitEnd() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const int64_t max_frame_;
-  // Shared with the alarm that cancels a close which takes too long.
-  const std::shared_ptr<grpc::ClientContext> context_;
+  grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReaderWriterInterface<v1::UpdateRequest, v1::UpdateResponse>> call_;
   std::thread reader_;
 

@@ -56,6 +56,11 @@ std::string PolicyName(const v1::RefreshPolicy& policy) {
   return policy.kind() == v1::REFRESH_KIND_ON_REQUEST ? "on request" : "on read";
 }
 
+// A title, and what there is to say about it, by name.
+std::string Page(const std::string& title, const std::vector<std::vector<std::string>>& rows) {
+  return absl::StrCat(title, "\n\n", Table(rows));
+}
+
 std::string Number(double value) { return absl::StrFormat("%.6g", value); }
 
 }  // namespace
@@ -78,7 +83,6 @@ std::string FactorTable(const std::vector<v1::FactorInfo>& factors) {
 std::string FactorPage(const v1::FactorInfo& factor) {
   const v1::FactorSpec& spec = factor.spec();
   std::vector<std::vector<std::string>> rows = {
-      {factor.name(), KindName(spec)},
       {"shape", ShapeName(factor.shape())},
       {"dtype", DtypeName(spec.dtype())},
       {"towers",
@@ -96,7 +100,7 @@ std::string FactorPage(const v1::FactorInfo& factor) {
                               " results, ", Bytes(factor.pinned_bytes()), " pinned; to foresee ",
                               Bytes(factor.estimated_bytes()))},
       {"batches", absl::StrCat(factor.held_batches(), " held, ", Bytes(factor.held_bytes()))}};
-  std::string page = Table(rows);
+  std::string page = Page(absl::StrCat(factor.name(), ": ", KindName(spec)), rows);
   if (!factor.towers().empty()) {
     rows = {{"TOWER", "CLAIMED", "RECEIVED THROUGH"}};
     for (const v1::TowerInfo& tower : factor.towers()) {
@@ -167,7 +171,8 @@ std::string ReadingPage(const std::string& what, const v1::OperatorInfo& info,
     line.push_back(absl::StrCat("[", row, "]"));
     for (int64_t col = 0; col < corner.cols(); ++col) line.push_back(Number(corner(row, col)));
   }
-  return absl::StrCat(what, ": ", info.class_name(), "\n\n", Table(rows), "\n", Table(elements));
+  return absl::StrCat(Page(absl::StrCat(what, ": ", info.class_name()), rows), "\n",
+                      Table(elements));
 }
 
 std::string ReadingJson(const v1::OperatorInfo& info, const Summary& summary,

@@ -39,9 +39,9 @@ grpc::Status FakeServer::Update(grpc::ServerContext*, UpdateCall* call) {
       messages_.push_back(request);
       changed_.notify_all();
     }
-    if (on_update) {
+    if (const auto answer = on_update.Get()) {
       std::lock_guard writing(write_mutex_);
-      end = on_update(request, *call);
+      end = answer(request, *call);
     }
     std::lock_guard lock(mutex_);
     if (request.has_end()) ++batches_;

@@ -20,6 +20,44 @@
 
 namespace fisherd {
 
+// A value that gRPC's threads and the test's share.
+template <typename T>
+class Shared {
+ public:
+  Shared() = default;
+  explicit Shared(T value) : value_(std::move(value)) {}
+  void Set(T value) {
+    std::lock_guard lock(mutex_);
+    value_ = std::move(value);
+  }
+  T Get() const {
+    std::lock_guard lock(mutex_);
+    return value_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  T value_{};
+};
+
+// A function that the test sets and gRPC's threads call.
+template <typename Signature>
+class Handler;
+template <typename Result, typename... Arguments>
+class Handler<Result(Arguments...)> {
+ public:
+  using Function = std::function<Result(Arguments...)>;
+  Handler& operator=(Function function) {
+    function_.Set(std::move(function));
+    return *this;
+  }
+  Function Get() const { return function_.Get(); }
+  Result operator()(Arguments... arguments) const { return Get()(arguments...); }
+
+ private:
+  Shared<Function> function_;
+};
+
 class FakeServer final : public v1::FactorService::Service {
  public:
   using UpdateCall = grpc::ServerReaderWriter<v1::UpdateResponse, v1::UpdateRequest>;
@@ -35,23 +73,20 @@ class FakeServer final : public v1::FactorService::Service {
 
   // Called in the stream's thread for every message after it was recorded; a status ends the
   // stream.
-  std::function<std::optional<grpc::Status>(const v1::UpdateRequest&, UpdateCall&)> on_update;
-  std::function<grpc::Status(const v1::ReadRequest&, grpc::ServerWriter<v1::ReadResponse>&)>
-      on_read;
-  std::function<grpc::Status(MultiplyCall&)> on_multiply;
-  std::function<grpc::Status(const v1::CreateFactorRequest&, v1::CreateFactorResponse&)> on_create;
-  std::function<grpc::Status(const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&)>
-      on_describe;
-  std::function<grpc::Status(const v1::ListFactorsRequest&, v1::ListFactorsResponse&)> on_list;
-  std::function<grpc::Status(const v1::ListDampingsRequest&, v1::ListDampingsResponse&)>
-      on_list_dampings;
-  std::function<grpc::Status(const v1::SetDampingRequest&)> on_set_damping;
-  std::function<grpc::Status(const v1::DeleteDampingRequest&)> on_delete_damping;
-  std::function<grpc::Status(const v1::DeleteFactorRequest&)> on_delete;
-  std::function<grpc::Status(const v1::ResetFactorRequest&, v1::ResetFactorResponse&)> on_reset;
-  std::function<grpc::Status(const v1::RegisterRequest&, v1::RegisterResponse&)> on_register;
-  std::function<grpc::Status(const v1::UnregisterRequest&)> on_unregister;
-  std::function<grpc::Status(const v1::UpdateInversesRequest&, v1::UpdateInversesResponse&)>
+  Handler<std::optional<grpc::Status>(const v1::UpdateRequest&, UpdateCall&)> on_update;
+  Handler<grpc::Status(const v1::ReadRequest&, grpc::ServerWriter<v1::ReadResponse>&)> on_read;
+  Handler<grpc::Status(MultiplyCall&)> on_multiply;
+  Handler<grpc::Status(const v1::CreateFactorRequest&, v1::CreateFactorResponse&)> on_create;
+  Handler<grpc::Status(const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&)> on_describe;
+  Handler<grpc::Status(const v1::ListFactorsRequest&, v1::ListFactorsResponse&)> on_list;
+  Handler<grpc::Status(const v1::ListDampingsRequest&, v1::ListDampingsResponse&)> on_list_dampings;
+  Handler<grpc::Status(const v1::SetDampingRequest&)> on_set_damping;
+  Handler<grpc::Status(const v1::DeleteDampingRequest&)> on_delete_damping;
+  Handler<grpc::Status(const v1::DeleteFactorRequest&)> on_delete;
+  Handler<grpc::Status(const v1::ResetFactorRequest&, v1::ResetFactorResponse&)> on_reset;
+  Handler<grpc::Status(const v1::RegisterRequest&, v1::RegisterResponse&)> on_register;
+  Handler<grpc::Status(const v1::UnregisterRequest&)> on_unregister;
+  Handler<grpc::Status(const v1::UpdateInversesRequest&, v1::UpdateInversesResponse&)>
       on_update_inverses;
 
   // ---- The update stream, as the test sees it.

@@ -65,8 +65,9 @@ class LifecycleTest : public ServerTest {
     EXPECT_THAT(multiply->Finish(), AnyOf(old, gone));
     trainer.Write(frames[2]);
     trainer.Write(frames[3]);
-    EXPECT_THAT(trainer.AwaitRefusal().status(),
-                IsRpcError(StatusCode::FAILED_PRECONDITION, "OLD_INCARNATION", ""));
+    const Trainer::Loss loss = trainer.AwaitLoss(2);
+    EXPECT_THAT(loss.tower, old);
+    EXPECT_THAT(loss.batch, old);
     // The stream goes on with what is there now.
     const v1::FactorInfo now = Create("f", LayerSpec(2, 2));
     EXPECT_GT(now.version().incarnation(), factor.version().incarnation());
@@ -158,14 +159,21 @@ TEST_P(LifecycleTest, ShutdownEndsStreamsAndWaitingReads) {
   const auto read = StartRead(factor);
   grpc::Status read_status;
   std::thread reader([&] { read_status = read->Await(); });
+  grpc::Status trainer_status, silent_status;
   std::thread streams([&] {
-    EXPECT_THAT(trainer.AwaitEnd(), IsRpcError(StatusCode::UNAVAILABLE, "SHUTTING_DOWN", ""));
-    EXPECT_THAT(silent.AwaitEnd(), IsRpcError(StatusCode::UNAVAILABLE, "SHUTTING_DOWN", ""));
+    trainer_status = trainer.AwaitEnd();
+    silent_status = silent.AwaitEnd();
   });
   server_->Shutdown(absl::Hours(1));
   reader.join();
   streams.join();
-  EXPECT_EQ(read_status.error_code(), StatusCode::UNAVAILABLE);
+  for (const grpc::Status& status : {read_status, trainer_status, silent_status}) {
+    EXPECT_EQ(status.error_code(), StatusCode::UNAVAILABLE) << status.error_message();
+  }
+  // Without sockets gRPC closes connections at once, and its own word may come first.
+  if (GetParam() == Transport::kInProcess) return;
+  EXPECT_THAT(trainer_status, IsRpcError(StatusCode::UNAVAILABLE, "SHUTTING_DOWN", ""));
+  EXPECT_THAT(silent_status, IsRpcError(StatusCode::UNAVAILABLE, "SHUTTING_DOWN", ""));
 }
 
 TEST_P(LifecycleTest, ShutdownWithoutGraceCancelsTransfers) {

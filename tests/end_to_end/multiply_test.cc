@@ -1,6 +1,7 @@
 // Multiply: every operator and layout against the dense diagonal product, in chunks of any size.
 
 #include <cmath>
+#include <thread>
 
 #include "tests/end_to_end/server_fixture.h"
 
@@ -23,10 +24,14 @@ class MultiplyTest : public ServerTest {
   grpc::Status Send(const std::vector<v1::MultiplyRequest>& messages) {
     grpc::ClientContext context;
     const auto stream = stub().Multiply(&context);
+    // Who multiplies reads while it writes, or both sides wait.
+    std::thread reader([&] {
+      v1::MultiplyResponse response;
+      while (stream->Read(&response)) continue;
+    });
     for (const v1::MultiplyRequest& message : messages) stream->Write(message);
     stream->WritesDone();
-    v1::MultiplyResponse response;
-    while (stream->Read(&response)) continue;
+    reader.join();
     return stream->Finish();
   }
 

@@ -312,6 +312,15 @@ v1::Refused Trainer::AwaitRefusal() {
   return {};
 }
 
+Trainer::Loss Trainer::AwaitLoss(int64_t step) {
+  v1::Refused first = AwaitRefusal();
+  v1::Refused second = AwaitRefusal();
+  if (first.step() != 0) std::swap(first, second);
+  EXPECT_EQ(first.step(), 0);
+  EXPECT_EQ(second.step(), step);
+  return {.tower = first.status(), .batch = second.status()};
+}
+
 grpc::Status Trainer::Finish() {
   stream_->WritesDone();
   return AwaitEnd();

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,16 @@
 #include "google/rpc/status.pb.h"
 #include "server/options.h"
 #include "server/server.h"
+
+// As a test's failure shows them.
+namespace grpc {
+inline void PrintTo(const Status& status, std::ostream* out) {
+  *out << status.error_code() << " " << status.error_message();
+}
+}  // namespace grpc
+namespace google::rpc {
+inline void PrintTo(const Status& status, std::ostream* out) { *out << status.ShortDebugString(); }
+}  // namespace google::rpc
 
 namespace fisherd::server {
 
@@ -120,6 +131,13 @@ class Trainer {
   v1::Progress AwaitNext(const std::string& factor, int64_t next);
   // The next answer but acknowledgements.
   v1::Refused AwaitRefusal();
+  // That a tower is lost, which is told unasked, and that the batch of `step` is refused, in either
+  // order.
+  struct Loss {
+    google::rpc::Status tower;
+    google::rpc::Status batch;
+  };
+  Loss AwaitLoss(int64_t step);
 
   // Closes this side, reads what is left, and how the stream ended.
   grpc::Status Finish();

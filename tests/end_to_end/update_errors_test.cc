@@ -230,14 +230,15 @@ TEST_P(UpdateErrorsTest, StepsThatDoNotAgree) {
   first.Send(GoldenBatch(two, 1, 1));
   EXPECT_THAT(first.AwaitRefusal().status(),
               IsRpcError(StatusCode::FAILED_PRECONDITION, "TOWER_NOT_OPEN", "tower 1"));
-  // Without step 1 of this tower, its step 2 does not follow.
-  second.Send(GoldenBatch(two, 2, 1));
-  EXPECT_THAT(second.AwaitRefusal().status(),
-              IsRpcError(StatusCode::OUT_OF_RANGE, "STEP_OUT_OF_ORDER", "step"));
   EXPECT_EQ(Describe("two").steps_committed(), 0);
   second.Send(GoldenBatch(two, 1, 1));
   first.AwaitNext("two", 2);
   EXPECT_EQ(ReadAll(stub(), ReadOf("two")).tensors[0], kGoldenCovariance);
+  // After step 1 comes step 2.
+  second.Send(GoldenBatch(two, 3, 1));
+  EXPECT_THAT(second.AwaitRefusal().status(),
+              IsRpcError(StatusCode::OUT_OF_RANGE, "STEP_OUT_OF_ORDER", "step"));
+  EXPECT_EQ(Describe("two").held_batches(), 0);
 }
 
 TEST_P(UpdateErrorsTest, Opens) {
@@ -267,8 +268,9 @@ TEST_P(UpdateErrorsTest, Opens) {
   // Who says so gets it, and its owner is told when it sends.
   trainer.Claim("f", 0, /*take_over=*/true);
   owner.Send(GoldenBatch(factor_, 2));
-  EXPECT_THAT(owner.AwaitRefusal().status(),
-              IsRpcError(StatusCode::FAILED_PRECONDITION, "TOWER_NOT_OPEN", "tower 0"));
+  const Trainer::Loss loss = owner.AwaitLoss(2);
+  EXPECT_THAT(loss.tower, IsRpcError(StatusCode::FAILED_PRECONDITION, "TOWER_CLAIMED", "\"f\""));
+  EXPECT_THAT(loss.batch, IsRpcError(StatusCode::FAILED_PRECONDITION, "TOWER_NOT_OPEN", "tower 0"));
 }
 
 TEST_P(UpdateErrorsTest, WhatIsNotTheGrammarEndsTheStream) {

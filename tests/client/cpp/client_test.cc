@@ -22,10 +22,10 @@ class ClientTest : public testing::Test {
 };
 
 TEST_F(ClientTest, CreateFactorSaysWhatTheFactorIs) {
-  v1::CreateFactorRequest got;
+  Shared<v1::CreateFactorRequest> created;
   server_.on_create = [&](const v1::CreateFactorRequest& request,
                           v1::CreateFactorResponse& response) {
-    got = request;
+    created.Set(request);
     response.mutable_factor()->set_name(request.name());
     response.mutable_factor()->mutable_version()->set_incarnation(5);
     return grpc::Status::OK;
@@ -35,6 +35,7 @@ TEST_F(ClientTest, CreateFactorSaysWhatTheFactorIs) {
       {.towers = 2, .sources = 3, .dtype = v1::DATA_TYPE_FLOAT64, .zero_debias = false});
   ASSERT_TRUE(factor.ok()) << factor.status();
   EXPECT_EQ(factor->version().incarnation(), 5u);
+  const v1::CreateFactorRequest got = created.Get();
   EXPECT_EQ(got.name(), "mlp/0");
   const v1::FactorSpec& spec = got.spec();
   EXPECT_EQ(spec.fully_connected_diagonal().input_size(), 64);
@@ -59,9 +60,11 @@ TEST_F(ClientTest, ErrorsKeepCodeMessageAndDetails) {
 }
 
 TEST_F(ClientTest, ListGoesThroughAllPages) {
-  std::vector<v1::ListFactorsRequest> requests;
+  Shared<std::vector<v1::ListFactorsRequest>> seen;
   server_.on_list = [&](const v1::ListFactorsRequest& request, v1::ListFactorsResponse& response) {
+    auto requests = seen.Get();
     requests.push_back(request);
+    seen.Set(requests);
     const int page = requests.size();
     response.add_factors()->set_name(absl::StrCat("f", 2 * page - 1));
     if (page == 3) return grpc::Status::OK;
@@ -73,6 +76,7 @@ TEST_F(ClientTest, ListGoesThroughAllPages) {
   ASSERT_TRUE(factors.ok()) << factors.status();
   ASSERT_EQ(factors->size(), 5u);
   EXPECT_EQ(factors->at(4).name(), "f5");
+  const auto requests = seen.Get();
   ASSERT_EQ(requests.size(), 3u);
   EXPECT_EQ(requests[0].page_token(), "");
   EXPECT_EQ(requests[2].page_token(), "page 3");

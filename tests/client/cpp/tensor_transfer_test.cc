@@ -8,7 +8,6 @@
 #include <latch>
 #include <limits>
 #include <memory>
-#include <mutex>
 
 #include "client/cpp/chunks.h"
 #include "client/cpp/crc32c.h"
@@ -94,20 +93,12 @@ class ReadTest : public testing::Test {
   ReadTest() {
     server_.on_read = [this](const v1::ReadRequest& request,
                              grpc::ServerWriter<v1::ReadResponse>& writer) {
-      std::vector<v1::ReadResponse> answer;
-      {
-        std::lock_guard lock(mutex_);
-        request_ = request;
-        answer = answer_;
-      }
-      for (const v1::ReadResponse& response : answer) writer.Write(response);
+      request_.Set(request);
+      for (const v1::ReadResponse& response : answer_.Get()) writer.Write(response);
       return grpc::Status::OK;
     };
   }
-  void Play(const std::vector<v1::ReadResponse>& answer) {
-    std::lock_guard lock(mutex_);
-    answer_ = answer;
-  }
+  void Play(const std::vector<v1::ReadResponse>& answer) { answer_.Set(answer); }
   void ExpectDataLoss(const std::vector<v1::ReadResponse>& answer, const char* reason,
                       const char* message) {
     Play(answer);
@@ -117,9 +108,8 @@ class ReadTest : public testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   }
 
-  std::mutex mutex_;
-  std::vector<v1::ReadResponse> answer_;
-  v1::ReadRequest request_;
+  Shared<std::vector<v1::ReadResponse>> answer_;
+  Shared<v1::ReadRequest> request_;
   FakeServer server_;
   Client client_ = server_.Connect();
 };
@@ -139,21 +129,21 @@ TEST_F(ReadTest, GivesAnOperator) {
   EXPECT_EQ(reading->value.weight(), (Matrix<float>{{1, 2}, {3, 4}, {5, 6}}));
   EXPECT_EQ(reading->value.bias(), (Vector<float>{{7, 8}}));
   EXPECT_EQ(progress, (std::vector<std::pair<int64_t, int64_t>>{{16, 32}, {24, 32}, {32, 32}}));
-  EXPECT_EQ(request_.factor(), "f");
-  EXPECT_EQ(request_.operator_().matpower().damping().name(), "global");
-  EXPECT_EQ(request_.layout(), v1::LAYOUT_OUT_IN);
-  EXPECT_TRUE(request_.split_bias());
-  EXPECT_EQ(request_.dtype(), v1::DATA_TYPE_FLOAT32);
-  EXPECT_EQ(request_.min_version().incarnation(), 7u);
-  EXPECT_EQ(request_.min_version().step(), 4);
-  EXPECT_FALSE(request_.has_if_version_not());
+  EXPECT_EQ(request_.Get().factor(), "f");
+  EXPECT_EQ(request_.Get().operator_().matpower().damping().name(), "global");
+  EXPECT_EQ(request_.Get().layout(), v1::LAYOUT_OUT_IN);
+  EXPECT_TRUE(request_.Get().split_bias());
+  EXPECT_EQ(request_.Get().dtype(), v1::DATA_TYPE_FLOAT32);
+  EXPECT_EQ(request_.Get().min_version().incarnation(), 7u);
+  EXPECT_EQ(request_.Get().min_version().step(), 4);
+  EXPECT_FALSE(request_.Get().has_if_version_not());
 }
 
 TEST_F(ReadTest, InDouble) {
   Play(Answer<double>());
   const auto reading = client_.Read<double>("f", Covariance());
   ASSERT_TRUE(reading.ok()) << reading.status();
-  EXPECT_EQ(request_.dtype(), v1::DATA_TYPE_FLOAT64);
+  EXPECT_EQ(request_.Get().dtype(), v1::DATA_TYPE_FLOAT64);
   EXPECT_EQ(reading->value.diag_part(), Vector<double>::LinSpaced(8, 1, 8));
 }
 
@@ -169,7 +159,7 @@ TEST_F(ReadTest, UnchangedHasNoValue) {
   EXPECT_TRUE(reading->unchanged);
   EXPECT_EQ(reading->version().step(), 4);
   EXPECT_EQ(reading->value.shape().first, 0);
-  EXPECT_EQ(request_.if_version_not().step(), 4);
+  EXPECT_EQ(request_.Get().if_version_not().step(), 4);
 }
 
 TEST_F(ReadTest, ADamagedAnswerIsAnError) {
@@ -224,17 +214,17 @@ TEST_F(ReadTest, HasADeadline) {
 }
 
 // Doubles x, chunk for chunk, as the contract says.
-grpc::Status Double(FakeServer::MultiplyCall& call, v1::MultiplyHeader& header,
-                    const std::vector<v1::TensorSpec>& tensors, int& chunks) {
+grpc::Status Double(FakeServer::MultiplyCall& call, const std::vector<v1::TensorSpec>& tensors,
+                    Shared<v1::MultiplyHeader>& header, Shared<int>& chunks) {
   v1::MultiplyRequest request;
   call.Read(&request);
-  header = request.header();
+  header.Set(request.header());
   v1::MultiplyResponse response;
   *response.mutable_header()->mutable_tensors() = Tensors(tensors);
   response.mutable_header()->mutable_operator_()->set_steps_committed(9);
   call.Write(response);
   while (call.Read(&request)) {
-    ++chunks;
+    chunks.Set(chunks.Get() + 1);
     v1::TensorChunk& chunk = *response.mutable_chunk();
     chunk = request.chunk();
     std::vector<float> elements(chunk.data().size() / sizeof(float));
@@ -252,13 +242,13 @@ TEST(MultiplyTest, SendsChunksAndAssemblesTheProduct) {
   Client client = server.Connect();
   const Matrix<float> weight = Matrix<float>::Random(3000, 700);  // 8.01 MiB: nine chunks
   const Vector<float> bias = Vector<float>::Random(700);
-  v1::MultiplyHeader header;
-  int chunks = 0;
+  Shared<v1::MultiplyHeader> header;
+  Shared<int> chunks;
   server.on_multiply = [&](FakeServer::MultiplyCall& call) {
-    return Double(call, header,
+    return Double(call,
                   {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {3000, 700}),
                    Tensor(v1::TENSOR_ROLE_BIAS, v1::DATA_TYPE_FLOAT32, {700})},
-                  chunks);
+                  header, chunks);
   };
   const auto product = client.Multiply("f", Matpower(-1, 0.5), weight, bias,
                                        {.min_version = MinVersion{.incarnation = 7, .step = 2}});
@@ -266,21 +256,21 @@ TEST(MultiplyTest, SendsChunksAndAssemblesTheProduct) {
   EXPECT_EQ(product->weight, 2 * weight);
   EXPECT_EQ(product->bias, 2 * bias);
   EXPECT_EQ(product->info.steps_committed(), 9);
-  EXPECT_EQ(chunks, 10);
-  EXPECT_EQ(header.factor(), "f");
-  EXPECT_EQ(header.operator_().matpower().exponent(), -1);
-  EXPECT_EQ(header.dtype(), v1::DATA_TYPE_FLOAT32);
-  EXPECT_TRUE(header.split_bias());
-  EXPECT_EQ(header.min_version().step(), 2);
+  EXPECT_EQ(chunks.Get(), 10);
+  EXPECT_EQ(header.Get().factor(), "f");
+  EXPECT_EQ(header.Get().operator_().matpower().exponent(), -1);
+  EXPECT_EQ(header.Get().dtype(), v1::DATA_TYPE_FLOAT32);
+  EXPECT_TRUE(header.Get().split_bias());
+  EXPECT_EQ(header.Get().min_version().step(), 2);
 }
 
 TEST(MultiplyTest, WithoutABias) {
   FakeServer server;
   Client client = server.Connect();
-  v1::MultiplyHeader header;
-  int chunks = 0;
+  Shared<v1::MultiplyHeader> header;
+  Shared<int> chunks;
   server.on_multiply = [&](FakeServer::MultiplyCall& call) {
-    return Double(call, header, {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {2, 3})},
+    return Double(call, {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {2, 3})}, header,
                   chunks);
   };
   const Matrix<float> weight = Matrix<float>::Random(2, 3);
@@ -288,7 +278,7 @@ TEST(MultiplyTest, WithoutABias) {
   ASSERT_TRUE(product.ok()) << product.status();
   EXPECT_EQ(product->weight, 2 * weight);
   EXPECT_EQ(product->bias.size(), 0);
-  EXPECT_EQ(chunks, 1);
+  EXPECT_EQ(chunks.Get(), 1);
 }
 
 TEST(MultiplyTest, TheServersErrorIsTheAnswer) {
@@ -306,10 +296,10 @@ TEST(MultiplyTest, TheServersErrorIsTheAnswer) {
 TEST(MultiplyTest, AShortProductIsAnError) {
   FakeServer server;
   Client client = server.Connect();
-  v1::MultiplyHeader header;
-  int chunks = 0;
+  Shared<v1::MultiplyHeader> header;
+  Shared<int> chunks;
   server.on_multiply = [&](FakeServer::MultiplyCall& call) {
-    return Double(call, header, {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {5, 3})},
+    return Double(call, {Tensor(v1::TENSOR_ROLE_WEIGHT, v1::DATA_TYPE_FLOAT32, {5, 3})}, header,
                   chunks);
   };
   const Matrix<float> weight = Matrix<float>::Random(2, 3);

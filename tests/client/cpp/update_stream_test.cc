@@ -283,7 +283,7 @@ TEST_F(UpdateStreamTest, OpeningATowerAnewEndsTheOlderWriter) {
 }
 
 TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
-  const auto answer = server_.on_update;
+  const auto answer = server_.on_update.Get();
   server_.on_update = [answer](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
     if (request.has_end()) {
       return std::optional(Error(grpc::StatusCode::ABORTED, "STREAM_SUPERSEDED", "a newer one"));
@@ -303,7 +303,7 @@ TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
 }
 
 TEST_F(UpdateStreamTest, TheLossOfTheStreamFreesAWriterWhoseBytesNobodyTakes) {
-  const auto answer = server_.on_update;
+  const auto answer = server_.on_update.Get();
   server_.on_update = [answer](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
     if (request.has_header()) {
       return std::optional(Error(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "goes down"));
@@ -339,7 +339,7 @@ TEST_F(UpdateStreamTest, ClosingLetsTheServerReadEverything) {
 
 TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAServerThatHangs) {
   const auto gate = std::make_shared<std::latch>(1);
-  const auto answer = server_.on_update;
+  const auto answer = server_.on_update.Get();
   server_.on_update = [answer, gate](const v1::UpdateRequest& request,
                                      FakeServer::UpdateCall& call) {
     if (request.has_end()) gate->wait();
@@ -354,7 +354,7 @@ TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAServerThatHangs) {
 
 TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAWriterWhoseBytesNobodyTakes) {
   const auto gate = std::make_shared<std::latch>(1);
-  const auto answer = server_.on_update;
+  const auto answer = server_.on_update.Get();
   server_.on_update = [answer, gate](const v1::UpdateRequest& request,
                                      FakeServer::UpdateCall& call) {
     if (request.has_header()) gate->wait();

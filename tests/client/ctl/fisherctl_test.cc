@@ -32,12 +32,12 @@ class FisherctlTest : public testing::Test {
     server_.on_describe = [this](const v1::DescribeFactorRequest& request,
                                  v1::DescribeFactorResponse& response) {
       response.mutable_factor()->set_name(request.name());
-      response.mutable_factor()->mutable_spec()->set_dtype(dtype_);
+      response.mutable_factor()->mutable_spec()->set_dtype(dtype_.Get());
       return grpc::Status::OK;
     };
     server_.on_read = [this](const v1::ReadRequest& request,
                              grpc::ServerWriter<v1::ReadResponse>& writer) {
-      read_ = request;
+      read_.Set(request);
       v1::ReadResponse response;
       v1::ReadHeader& header = *response.mutable_header();
       header.mutable_operator_()->set_class_name("LinearOperatorDiag");
@@ -74,8 +74,8 @@ class FisherctlTest : public testing::Test {
     }
   }
 
-  v1::DataType dtype_ = v1::DATA_TYPE_FLOAT32;
-  v1::ReadRequest read_;
+  Shared<v1::DataType> dtype_{v1::DATA_TYPE_FLOAT32};
+  Shared<v1::ReadRequest> read_;
   std::ostringstream out_, err_;
   FakeServer server_;
 };
@@ -130,8 +130,8 @@ TEST_F(FisherctlTest, ListsFactors) {
 TEST_F(FisherctlTest, GetsACovariance) {
   ServeElements();
   EXPECT_EQ(Run({"get", "f"}), kDone) << err_.str();
-  EXPECT_TRUE(read_.operator_().has_covariance());
-  EXPECT_EQ(read_.dtype(), v1::DATA_TYPE_FLOAT32);
+  EXPECT_TRUE(read_.Get().operator_().has_covariance());
+  EXPECT_EQ(read_.Get().dtype(), v1::DATA_TYPE_FLOAT32);
   EXPECT_THAT(out_.str(), HasSubstr("f covariance: LinearOperatorDiag"));
   EXPECT_THAT(out_.str(), HasSubstr("[3, 2], 6 elements"));
   EXPECT_THAT(out_.str(), HasSubstr("mean          2.5"));
@@ -139,11 +139,11 @@ TEST_F(FisherctlTest, GetsACovariance) {
 }
 
 TEST_F(FisherctlTest, ReadsInTheTypeOfTheState) {
-  dtype_ = v1::DATA_TYPE_FLOAT64;
+  dtype_.Set(v1::DATA_TYPE_FLOAT64);
   ServeElements();
   const std::string path = testing::TempDir() + "fisherctl_test.npy";
   EXPECT_EQ(Run({"get", "f", "--output", path, "--json"}), kDone) << err_.str();
-  EXPECT_EQ(read_.dtype(), v1::DATA_TYPE_FLOAT64);
+  EXPECT_EQ(read_.Get().dtype(), v1::DATA_TYPE_FLOAT64);
   EXPECT_THAT(out_.str(), HasSubstr("\"shape\":[3,2],\"min\":0,\"max\":5"));
   EXPECT_THAT(out_.str(), HasSubstr("fisherctl_test.npy\"}"));
   EXPECT_EQ(std::filesystem::file_size(path), 128 + 6 * sizeof(double));
@@ -159,17 +159,17 @@ TEST_F(FisherctlTest, AFileThatCannotBeWrittenIsAnError) {
 TEST_F(FisherctlTest, MatpowerTakesDampingByValueAndByName) {
   ServeElements();
   EXPECT_EQ(Run({"matpower", "f", "--exponent", "-0.5", "--damping", "1e-3"}), kDone);
-  EXPECT_EQ(read_.operator_().matpower().exponent(), -0.5);
-  EXPECT_EQ(read_.operator_().matpower().damping().value(), 1e-3);
+  EXPECT_EQ(read_.Get().operator_().matpower().exponent(), -0.5);
+  EXPECT_EQ(read_.Get().operator_().matpower().damping().value(), 1e-3);
   EXPECT_EQ(Run({"matpower", "f", "--exponent", "-1", "--damping", "global"}), kDone);
-  EXPECT_EQ(read_.operator_().matpower().damping().name(), "global");
+  EXPECT_EQ(read_.Get().operator_().matpower().damping().name(), "global");
   EXPECT_THAT(out_.str(), HasSubstr("f matpower(-1, global)"));
 }
 
 TEST_F(FisherctlTest, KeepsDampings) {
-  v1::SetDampingRequest set;
+  Shared<v1::SetDampingRequest> set;
   server_.on_set_damping = [&](const v1::SetDampingRequest& request) {
-    set = request;
+    set.Set(request);
     return grpc::Status::OK;
   };
   server_.on_list_dampings = [](const v1::ListDampingsRequest&,
@@ -180,7 +180,7 @@ TEST_F(FisherctlTest, KeepsDampings) {
   server_.on_delete_damping = [](const v1::DeleteDampingRequest&) { return grpc::Status::OK; };
   EXPECT_EQ(Run({"damping", "set", "global", "0.25"}), kDone);
   EXPECT_EQ(out_.str(), "set\n");
-  EXPECT_EQ(set.value(), 0.25);
+  EXPECT_EQ(set.Get().value(), 0.25);
   EXPECT_EQ(Run({"damping", "list"}), kDone);
   EXPECT_EQ(out_.str(), "NAME    VALUE\nglobal      0\n");
   EXPECT_EQ(Run({"damping", "list", "--json"}), kDone);
@@ -190,20 +190,20 @@ TEST_F(FisherctlTest, KeepsDampings) {
 }
 
 TEST_F(FisherctlTest, ResetsAndDeletes) {
-  std::string deleted;
+  Shared<std::string> deleted;
   server_.on_reset = [](const v1::ResetFactorRequest& request, v1::ResetFactorResponse& response) {
     response.mutable_factor()->set_name(request.name());
     response.mutable_factor()->mutable_version()->set_incarnation(8);
     return grpc::Status::OK;
   };
   server_.on_delete = [&](const v1::DeleteFactorRequest& request) {
-    deleted = request.name();
+    deleted.Set(request.name());
     return grpc::Status::OK;
   };
   EXPECT_EQ(Run({"reset", "f"}), kDone);
   EXPECT_THAT(out_.str(), HasSubstr("incarnation 8"));
   EXPECT_EQ(Run({"delete", "f"}), kDone);
-  EXPECT_EQ(deleted, "f");
+  EXPECT_EQ(deleted.Get(), "f");
   EXPECT_EQ(out_.str(), "deleted\n");
 }
 

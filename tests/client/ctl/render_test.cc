@@ -61,8 +61,9 @@ TEST(RenderTest, FactorsAreATable) {
 TEST(RenderTest, AFactorIsAPage) {
   const std::string page = FactorPage(Factor());
   for (const char* line :
-       {"mlp/0         fully_connected_diagonal\n", "towers        2, TOWER_MEAN\n",
-        "zero_debias   on\n", "version       step 1200 of incarnation 7, epoch 3\n",
+       {"mlp/0: fully_connected_diagonal\n\nshape         [65, 128]\n",
+        "towers        2, TOWER_MEAN\n", "zero_debias   on\n",
+        "version       step 1200 of incarnation 7, epoch 3\n",
         "1,200 committed, 0 failed; next 1201, durable through 1200\n",
         "TOWER  CLAIMED  RECEIVED THROUGH\n", "    0  yes                 1,200\n",
         "matpower(-0.5, global)  every 10 steps  step 1190"}) {
