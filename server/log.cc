@@ -14,8 +14,6 @@ std::atomic<LogLevel> lowest_level = LogLevel::kInfo;
 
 absl::string_view NameOf(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug:
-      return "DEBUG";
     case LogLevel::kInfo:
       return "INFO";
     case LogLevel::kWarning:

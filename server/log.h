@@ -11,7 +11,7 @@
 
 namespace fisherd::server {
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
+enum class LogLevel { kInfo, kWarning, kError };
 
 // Messages below `level` are dropped from now on; kInfo at first. Thread-safe.
 void SetLogLevel(LogLevel level);

@@ -82,17 +82,15 @@ absl::Status SetListen(absl::string_view text, std::string& out) {
 }
 
 absl::Status SetLevel(absl::string_view text, LogLevel& out) {
-  constexpr std::pair<absl::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
-                                                                {"info", LogLevel::kInfo},
-                                                                {"warning", LogLevel::kWarning},
-                                                                {"error", LogLevel::kError}};
+  constexpr std::pair<absl::string_view, LogLevel> kLevels[] = {
+      {"info", LogLevel::kInfo}, {"warning", LogLevel::kWarning}, {"error", LogLevel::kError}};
   for (const auto& [name, level] : kLevels) {
     if (text == name) {
       out = level;
       return absl::OkStatus();
     }
   }
-  return Expected("debug, info, warning or error");
+  return Expected("info, warning or error");
 }
 
 constexpr Flag kFlags[] = {
@@ -126,7 +124,7 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) {
        return SetDuration(v, absl::ZeroDuration(), c.options.shutdown_grace);
      }},
-    {"log-level", "LEVEL", "debug, info, warning or error (info)",
+    {"log-level", "LEVEL", "info, warning or error (info)",
      [](CommandLine& c, absl::string_view v) { return SetLevel(v, c.options.log_level); }},
     {"version", "", "print the version",
      [](CommandLine& c, absl::string_view) {

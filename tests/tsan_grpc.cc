@@ -4,6 +4,7 @@
 //   the start of an operation      happens before   its completion is delivered
 //   the start of a server          happens before   any of its calls
 //   all callbacks of a call        happen before    its OnDone
+//   every OnDone                   happens before   the end of the server
 //   the setting of an alarm        happens before   its callback
 //
 // and no other, so that a race between two callbacks is still one (seeded_race.cc). It stands
@@ -92,6 +93,7 @@ void Deliver(Functor* functor, int ok) {
 }
 
 char server_started;
+char calls_done;
 
 }  // namespace
 
@@ -142,11 +144,25 @@ void* grpc_call_arena_alloc(grpc_call* call, size_t size) {
   return real(call, size);
 }
 
+// The last thing but one that a call does, after OnDone and before it lets go of the server.
+void grpc_call_unref(grpc_call* call) {
+  static const auto real = Real(grpc_call_unref, "grpc_call_unref");
+  __tsan_release(&calls_done);
+  real(call);
+}
+
+void grpc_server_destroy(grpc_server* server) {
+  static const auto real = Real(grpc_server_destroy, "grpc_server_destroy");
+  real(server);
+  __tsan_acquire(&calls_done);
+}
+
 }  // extern "C"
 
 namespace grpc {
 
-// In a thread of its own, where the library would take one of its executor's.
+// These two take a thread of their own where the library would take one of its executor's.
+
 void internal::ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
   __tsan_acquire(&callbacks_outstanding_);
   if (inline_ondone) {
@@ -154,6 +170,20 @@ void internal::ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
   } else {
     std::thread([this] { CallOnDone(); }).detach();
   }
+}
+
+void internal::ServerCallbackCall::CallOnCancel(ServerReactor* reactor) {
+  __tsan_acquire(&on_cancel_conditions_remaining_);
+  if (reactor->InternalInlineable()) {
+    reactor->OnCancel();
+    return;
+  }
+  Ref();
+  std::thread([this, reactor] {
+    reactor->OnCancel();
+    __tsan_release(&callbacks_outstanding_);
+    MaybeDone();
+  }).detach();
 }
 
 void Alarm::SetInternal(gpr_timespec deadline, std::function<void(bool)> callback) {

@@ -83,7 +83,7 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"--read-stall-timeout=60"}, "expected a duration"},
       {{"--shutdown-grace=-1s"}, "expected a duration"},
       {{"--shutdown-grace=inf"}, "to 24h"},
-      {{"--log-level=loud"}, "expected debug, info, warning or error"},
+      {{"--log-level=debug"}, "expected info, warning or error"},
   };
   for (const BadLine& line : lines) {
     const auto parsed = Parse(line.arguments);
