@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "tests/core/factor_harness.h"
+#include "tests/long_tests.h"
 
 namespace fisherd::core {
 namespace {
@@ -320,7 +321,7 @@ TEST_F(FactorUpdateTest, BitsDoNotDependOnWhoComesFirst) {
     return batch;
   };
   Floats expected;
-  for (int run = 0; run < 4; ++run) {
+  for (int run = 0; run < Repetitions(4, 500); ++run) {
     const auto factor = Create("run/" + std::to_string(run), Golden(kTowers));
     std::vector<std::thread> towers;
     for (int t = 0; t < kTowers; ++t) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "tests/long_tests.h"
 
 namespace fisherd::core {
 namespace {
@@ -152,7 +153,7 @@ TEST(StepGatherTest, ClearingATowerSparesOthersAndACommit) {
 TEST(StepGatherTest, AgreesWithAPlainModel) {
   constexpr int kTowers = 3, kWindow = 3;
   int64_t ended = 0;
-  for (int seed = 0; seed < 200; ++seed) {
+  for (int seed = 0; seed < Repetitions(200, 100000); ++seed) {
     std::mt19937 random(seed);
     const auto draw = [&](int n) { return static_cast<int>(random() % n); };
     StepGather gather(kTowers, kWindow);

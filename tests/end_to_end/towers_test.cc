@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/end_to_end/server_fixture.h"
+#include "tests/long_tests.h"
 
 namespace fisherd::server {
 namespace {
@@ -68,7 +69,8 @@ TEST_P(TowersTest, TheBitsDoNotDependOnArrivalOrFrames) {
   }
   const Values want = ReadCovariance("measure");
   ASSERT_GT(want[0], 0);
-  for (unsigned seed = 1; seed <= 5; ++seed) {
+  const unsigned seeds = Repetitions(5, 200);
+  for (unsigned seed = 1; seed <= seeds; ++seed) {
     const std::string name = absl::StrCat("seed", seed);
     const v1::FactorInfo factor = Create(name, LayerSpec(kInputs, kOutputs, true, kTowers));
     std::vector<std::thread> towers;
