@@ -180,12 +180,11 @@ FactorInfo Factor::Describe() const {
                   .pinned_bytes = static_cast<int64_t>(older_pinned_.size()) * shape.bytes(),
                   .result_bytes = 0,
                   .estimated_bytes = 2 * shape.bytes(),
-                  .held_batches = 0,
+                  .held_batches = gather_.BatchesHeld(),
                   .held_bytes = 0,
                   .towers = {},
                   .registrations = {}};
   for (const auto& [step, open] : open_steps_) {
-    for (const auto& batch : open.batches) info.held_batches += batch != nullptr;
     for (const ByteGrant& grant : open.grants) info.held_bytes += grant.bytes();
   }
   for (int t = 0; t < gather_.towers(); ++t) {

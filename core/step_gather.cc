@@ -132,4 +132,10 @@ bool StepGather::IsOpen(int64_t step) const {
          steps_[step - next_].present > 0;
 }
 
+int StepGather::BatchesHeld() const {
+  int held = 0;
+  for (const Step& step : steps_) held += step.present;
+  return held;
+}
+
 }  // namespace fisherd::core

@@ -59,6 +59,8 @@ class StepGather {
   int64_t ReceivedThrough(int tower) const;
   // A batch of the step is whole or arriving.
   bool IsOpen(int64_t step) const;
+  // Batches that are whole or arriving, of all open steps.
+  int BatchesHeld() const;
 
  private:
   enum class Arrival { kAbsent, kArriving, kWhole };

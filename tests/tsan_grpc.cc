@@ -21,7 +21,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -190,12 +189,14 @@ void Alarm::SetInternal(gpr_timespec deadline, std::function<void(bool)> callbac
   static const auto real =
       reinterpret_cast<void (*)(Alarm*, gpr_timespec, std::function<void(bool)>)>(
           dlsym(RTLD_NEXT, "_ZN4grpc5Alarm11SetInternalE12gpr_timespecSt8functionIFvbEE"));
-  auto shared = std::make_shared<std::function<void(bool)>>(std::move(callback));
-  __tsan_release(shared.get());
-  real(this, deadline, [shared](bool ok) {
-    __tsan_acquire(shared.get());
-    (*shared)(ok);
-    *shared = nullptr;
+  // Called once, when it fires or is cancelled. No std::shared_ptr in this file: the linker may
+  // keep its reference count, not instrumented, for the whole program.
+  auto* given = new std::function<void(bool)>(std::move(callback));
+  __tsan_release(given);
+  real(this, deadline, [given](bool ok) {
+    __tsan_acquire(given);
+    (*given)(ok);
+    delete given;
   });
 }
 

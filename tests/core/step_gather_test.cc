@@ -211,6 +211,7 @@ TEST(StepGatherTest, AgreesWithAPlainModel) {
         ++next;
       }
       ASSERT_EQ(gather.next(), next);
+      ASSERT_EQ(gather.BatchesHeld(), whole.size() + arriving.size());
       for (int64_t s = next; s < next + kWindow; ++s) {
         const bool open =
             std::any_of(whole.begin(), whole.end(), [&](const auto& k) { return k.first == s; }) ||

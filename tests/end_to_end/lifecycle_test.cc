@@ -44,7 +44,7 @@ class LifecycleTest : public ServerTest {
     const std::vector<v1::UpdateRequest> frames = Frames(GoldenBatch(factor, 2), 1);
     trainer.Write(frames[0]);
     trainer.Write(frames[1]);
-    while (Describe("f").held_batches() == 0) std::this_thread::yield();
+    while (Describe("f").held_bytes() == 0) std::this_thread::yield();
     const auto read = StartRead(factor);
     grpc::ClientContext context;
     const auto multiply = stub().Multiply(&context);
