@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "server/codec.h"
 #include "server/factor_error.h"
-#include "server/reactor_tsan.h"
 #include "server/status.h"
 
 namespace fisherd::server {
@@ -25,14 +24,12 @@ MultiplyStream::MultiplyStream(const ReadEnvironment& environment)
     : registry_(*environment.registry),
       waiting_(environment.waiting_reads),
       timer_(environment.stall_timeout, [this, timeout = environment.stall_timeout] {
-        ReactorAcquired(this);
         End(Stalled(timeout));
       }) {
   Receive();
 }
 
 void MultiplyStream::OnReadDone(bool ok) {
-  ReactorAcquired(this);
   if (!timer_.Done()) return;
   if (!ok) return End(CheckEnd());
   absl::Status status;
@@ -95,36 +92,30 @@ absl::Status MultiplyStream::CheckEnd() const {
 }
 
 void MultiplyStream::OnWriteDone(bool ok) {
-  ReactorAcquired(this);
   if (!timer_.Done()) return;
   ok ? Receive() : End(absl::CancelledError("the caller has gone"));
 }
 
 // What is under way ends by this, and ends the call: the factor's answer, the read or the write.
 void MultiplyStream::OnCancel() {
-  ReactorAcquired(this);
   waiting_.End(absl::CancelledError("the call was cancelled or its deadline has passed"));
 }
 
 void MultiplyStream::Receive() {
-  ReactorReleases(this);
   timer_.Run([this] { StartRead(&request_); });
 }
 
 void MultiplyStream::Send() {
-  ReactorReleases(this);
   timer_.Run([this] { StartWrite(&response_); });
 }
 
 void MultiplyStream::End(const absl::Status& status) {
   op_ = nullptr;
   timer_.Stop();
-  ReactorReleases(this);
   Finish(ToGrpcStatus(started_ ? NameFactor(status, factor_) : status));
 }
 
 void MultiplyStream::OnDone() {
-  ReactorAcquired(this);
   delete this;
 }
 

@@ -7,7 +7,6 @@
 #include "core/batch_reader.h"
 #include "server/codec.h"
 #include "server/factor_error.h"
-#include "server/reactor_tsan.h"
 #include "server/status.h"
 
 namespace fisherd::server {
@@ -16,7 +15,6 @@ ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest
     : factor_(request.factor()),
       waiting_(environment.waiting_reads),
       timer_(environment.stall_timeout, [this, timeout = environment.stall_timeout] {
-        ReactorAcquired(this);
         End(Stalled(timeout));
       }) {
   const auto call = ParseReadCall(*environment.registry, request);
@@ -25,7 +23,6 @@ ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest
     return;
   }
   view_ = call->view;
-  ReactorReleases(this);
   // The last thing done here, for the answer may come at once, and on another thread.
   waiting_.Start(call->factor, call->request,
                  [this](absl::StatusOr<core::ReadResult> answer) { OnAnswer(std::move(answer)); });
@@ -38,7 +35,6 @@ void ReadStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {
   if (answer->op == nullptr) {
     header->set_unchanged(true);
     timer_.Stop();
-    ReactorReleases(this);
     StartWriteAndFinish(&response_, {}, grpc::Status::OK);
     return;
   }
@@ -46,7 +42,6 @@ void ReadStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {
   const std::vector<core::TensorSpec> tensors = op_->Tensors(view_);
   for (const core::TensorSpec& tensor : tensors) *header->add_tensors() = ToProto(tensor);
   sequence_ = ChunkSequence(tensors);
-  ReactorReleases(this);
   timer_.Run([this] { StartWrite(&response_); });
 }
 
@@ -64,18 +59,15 @@ void ReadStream::SendChunk() {
   sequence_.Advance(count);
 
   if (!sequence_.done()) {
-    ReactorReleases(this);
     timer_.Run([this] { StartWrite(&response_); });
     return;
   }
   op_ = nullptr;
   timer_.Stop();
-  ReactorReleases(this);
   StartWriteAndFinish(&response_, {}, grpc::Status::OK);
 }
 
 void ReadStream::OnWriteDone(bool ok) {
-  ReactorAcquired(this);
   if (!timer_.Done()) return;
   if (!ok) return End(absl::CancelledError("the caller has gone"));
   SendChunk();
@@ -83,19 +75,16 @@ void ReadStream::OnWriteDone(bool ok) {
 
 // What is under way ends by this, and ends the call: the factor's answer, or the write.
 void ReadStream::OnCancel() {
-  ReactorAcquired(this);
   waiting_.End(absl::CancelledError("the call was cancelled or its deadline has passed"));
 }
 
 void ReadStream::End(const absl::Status& status) {
   op_ = nullptr;
   timer_.Stop();
-  ReactorReleases(this);
   Finish(ToGrpcStatus(NameFactor(status, factor_)));
 }
 
 void ReadStream::OnDone() {
-  ReactorAcquired(this);
   delete this;
 }
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "grpcpp/support/slice.h"
-#include "server/reactor_tsan.h"
 #include "server/status.h"
 
 namespace fisherd::server {
@@ -26,7 +25,6 @@ UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& 
 }
 
 void UpdateStream::OnReadDone(bool ok) {
-  ReactorAcquired(this);
   const absl::Status status = ok ? ReceiveRequest() : absl::OkStatus();
   {
     core::MutexLock lock(&mutex_);
@@ -35,7 +33,6 @@ void UpdateStream::OnReadDone(bool ok) {
     if (!status.ok()) end_ = status;
   }
   Proceed();
-  ReactorReleases(this);
 }
 
 absl::Status UpdateStream::ReceiveRequest() {
@@ -54,28 +51,23 @@ absl::Status UpdateStream::ReceiveRequest() {
 }
 
 void UpdateStream::OnWriteDone(bool ok) {
-  ReactorAcquired(this);
   {
     core::MutexLock lock(&mutex_);
     writing_ = false;
     if (!ok) end_ = absl::CancelledError("the stream is broken");
   }
   Proceed();
-  ReactorReleases(this);
 }
 
 void UpdateStream::OnCancel() {
-  ReactorAcquired(this);
   {
     core::MutexLock lock(&mutex_);
     end_ = absl::CancelledError("the stream was cancelled");
   }
   Proceed();
-  ReactorReleases(this);
 }
 
 void UpdateStream::OnDone() {
-  ReactorAcquired(this);
   self_.reset();
 }
 
@@ -89,7 +81,6 @@ void UpdateStream::Proceed() {
   }
   // First, so that whoever learns of the end finds the claims gone.
   session_->Close(end);
-  ReactorReleases(this);
   Finish(ToGrpcStatus(end));
 }
 
@@ -101,7 +92,6 @@ bool UpdateStream::StartOperations() {
       const grpc::Slice slice(answer->SerializeAsString());
       response_ = grpc::ByteBuffer(&slice, 1);
       writing_ = true;
-      ReactorReleases(this);
       StartWrite(&response_);
     } else if (client_is_done_) {
       end_ = absl::OkStatus();
@@ -110,7 +100,6 @@ bool UpdateStream::StartOperations() {
   if (end_.has_value()) return !writing_;
   if (!reading_ && !client_is_done_ && session_->WantsMessage()) {
     reading_ = true;
-    ReactorReleases(this);
     StartRead(&request_);
   }
   return false;
