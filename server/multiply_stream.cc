@@ -23,9 +23,8 @@ absl::Status Malformed(const char* message) {
 MultiplyStream::MultiplyStream(const ReadEnvironment& environment)
     : registry_(*environment.registry),
       waiting_(environment.waiting_reads),
-      timer_(environment.stall_timeout, [this, timeout = environment.stall_timeout] {
-        End(Stalled(timeout));
-      }) {
+      timer_(environment.stall_timeout,
+             [this, timeout = environment.stall_timeout] { End(Stalled(timeout)); }) {
   Receive();
 }
 
@@ -115,8 +114,6 @@ void MultiplyStream::End(const absl::Status& status) {
   Finish(ToGrpcStatus(started_ ? NameFactor(status, factor_) : status));
 }
 
-void MultiplyStream::OnDone() {
-  delete this;
-}
+void MultiplyStream::OnDone() { delete this; }
 
 }  // namespace fisherd::server

@@ -14,9 +14,8 @@ namespace fisherd::server {
 ReadStream::ReadStream(const ReadEnvironment& environment, const v1::ReadRequest& request)
     : factor_(request.factor()),
       waiting_(environment.waiting_reads),
-      timer_(environment.stall_timeout, [this, timeout = environment.stall_timeout] {
-        End(Stalled(timeout));
-      }) {
+      timer_(environment.stall_timeout,
+             [this, timeout = environment.stall_timeout] { End(Stalled(timeout)); }) {
   const auto call = ParseReadCall(*environment.registry, request);
   if (!call.ok()) {
     End(call.status());
@@ -84,8 +83,6 @@ void ReadStream::End(const absl::Status& status) {
   Finish(ToGrpcStatus(NameFactor(status, factor_)));
 }
 
-void ReadStream::OnDone() {
-  delete this;
-}
+void ReadStream::OnDone() { delete this; }
 
 }  // namespace fisherd::server

@@ -67,9 +67,7 @@ void UpdateStream::OnCancel() {
   Proceed();
 }
 
-void UpdateStream::OnDone() {
-  self_.reset();
-}
+void UpdateStream::OnDone() { self_.reset(); }
 
 void UpdateStream::Proceed() {
   absl::Status end;
