@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "core/error.h"
 #include "core/names.h"
+#include "core/step_gather.h"
 #include "server/codec.h"
 #include "server/session_table.h"
 #include "server/status.h"
@@ -207,11 +208,8 @@ absl::Status Session::NotOpen(const TowerKey& key) const {
   const auto& [name, tower] = key;
   const auto factor = registry_.Find(name);
   if (!factor.ok()) return factor.status();
-  if (tower < 0 || tower >= (*factor)->spec().towers) {
-    return core::MakeError(absl::StatusCode::kOutOfRange, core::reason::kOutOfRange,
-                           absl::StrFormat("tower is %d; the factor has towers 0 to %d", tower,
-                                           (*factor)->spec().towers - 1),
-                           {{"field", "tower"}});
+  if (absl::Status status = core::CheckTower(tower, (*factor)->spec().towers); !status.ok()) {
+    return status;
   }
   return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kTowerNotOpen,
                          "the tower is not open on this stream; open it first",
