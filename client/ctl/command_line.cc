@@ -30,6 +30,7 @@ const std::vector<Flag>& GlobalFlags() {
       {"server", "ADDR", "the server (default: $FISHERD_SERVER, or localhost:7600)"},
       {"json", "", "answer in JSON"},
       {"help", "", "say how this is used"},
+      {"version", "", "print the version"},
   };
   return *flags;
 }
@@ -164,11 +165,11 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
   if (command == nullptr) {
     const std::string tried = line->command;
     line->command.clear();
-    if (line->has("help")) return line;
+    if (line->has("help") || line->has("version")) return line;
     return absl::InvalidArgumentError(tried.empty() ? "no command"
                                                     : absl::StrCat("there is no command ", tried));
   }
-  if (line->has("help")) return line;
+  if (line->has("help") || line->has("version")) return line;
   if (absl::Status status = Check(*command, *line); !status.ok()) return status;
   return line;
 }

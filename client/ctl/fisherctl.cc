@@ -199,6 +199,10 @@ int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
     out << Help(line->command);
     return kDone;
   }
+  if (line->has("version")) {
+    out << "fisherctl " << FISHERD_VERSION << "\n";
+    return kDone;
+  }
   v1::Operator op;
   double value = 0;
   if (line->command == "get" || line->command == "matpower") {

@@ -134,7 +134,8 @@ void PrintWhereToLook(const std::string& address, bool running) {
         "matpower --exponent=-0.5 --damping=demo/matpower-0.5 demo/matpower-0.5/layer2"}) {
     if (running) absl::PrintF("  %s %s\n", fisherctl, command);
   }
-  if (!running) absl::PrintF("  the same with --keep: leaves the server to %s\n", fisherctl);
+  if (!running)
+    absl::PrintF("  ./dev demo --keep: the same, and leaves the server to %s\n", fisherctl);
   absl::PrintF(
       "  client/trainer/natural_gradient.cc: all that a trainer has to do with fisherd\n"
       "  docs/architecture.md: the way of one batch through the server\n");

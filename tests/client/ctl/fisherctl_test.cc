@@ -86,6 +86,12 @@ TEST_F(FisherctlTest, HelpNeedsNoServer) {
   EXPECT_EQ(err_.str(), "");
 }
 
+TEST_F(FisherctlTest, TheVersionNeedsNoServer) {
+  EXPECT_EQ(Run({"--version"}), kDone);
+  EXPECT_THAT(out_.str(), ::testing::MatchesRegex("fisherctl [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+  EXPECT_EQ(err_.str(), "");
+}
+
 TEST_F(FisherctlTest, WrongUsageIsTwo) {
   EXPECT_EQ(Run({"frobnicate"}), kUsageError);
   EXPECT_THAT(err_.str(), HasSubstr("there is no command frobnicate"));
