@@ -6,14 +6,16 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
+#include <string>
 
+#include "core/kernels/packed.h"
 #include "core/matrix.h"
 
 namespace fisherd::core {
 
 // One tower's rows, squared: `left` is A∘A [rows, left_cols], `right` is Σ_s G_s∘G_s [rows,
-// right_cols] (times the row weights, if any), both row-major of the state's type.
+// right_cols] (times the row weights, if any), of the state's type, packed in panels of
+// kernels::kLeftPanelLines and kernels::kRightPanelLines.
 struct SquaredRows {
   const void* left = nullptr;
   const void* right = nullptr;
@@ -26,6 +28,7 @@ struct AdvanceStep {
   double weight = 0;
   bool ones_column = false;  // as if `left` had a last column of ones: the bias row
   std::span<const SquaredRows> towers;
+  bool find_largest = false;  // whoever cannot rule out overflow asks for the largest element
 };
 
 // Thread-safe: steps of different matrices may run at once.
@@ -33,17 +36,14 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // "cpu (Eigen)", for the log.
-  virtual std::string_view name() const = 0;
+  // "cpu (avx2)", for the log.
+  virtual std::string name() const = 0;
 
-  // to = decay·from + weight·Σ_t scale_t·[left_t 1]ᵀ·right_t, element by element of the state.
-  //
-  // `to` may be `from`. The sum is the one of SPEC §1: towers ascending, rows in order, in chains
-  // of 256 rows that end with their tower; each chain's result, times scale_t, is added in order.
-  // Chains are summed in the state's type. What follows, the moving average too, is taken in 64
-  // bits, so that a decay near 1 does not drift from total_weight, and rounded once. The same bits
-  // for every number of threads.
-  virtual void Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) = 0;
+  // to = decay·from + weight·Σ_t scale_t·[left_t 1]ᵀ·right_t, element by element of the state, in
+  // the order that kernels/advance.h defines: the same bits for every number of threads. `to` may
+  // be `from`. Returns the largest element written if it is asked for (infinity or NaN if one is
+  // not finite), else 0.
+  virtual double Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) = 0;
 };
 
 }  // namespace fisherd::core

@@ -1,24 +1,25 @@
-// The processor as a backend: a blocked product with Eigen, in fixed tiles of the state.
+// The processor as a backend: the kernels, spread over a pool in tiles of the state.
 
 #ifndef FISHERD_CORE_BACKEND_CPU_H_
 #define FISHERD_CORE_BACKEND_CPU_H_
 
-#include <string_view>
+#include <string>
 
 #include "core/backend.h"
 #include "core/compute_pool.h"
 
 namespace fisherd::core {
 
-// Every element of the state is computed by itself, in the order that backend.h defines, so the
-// tiles and the threads that work on them leave no trace in its bits. Thread-safe.
+// Every element of the state is computed by itself, so the tiles and the threads that work on them
+// leave no trace in its bits. Thread-safe.
 class BackendCpu final : public Backend {
  public:
   // Spreads large steps over `pool`, which must outlive it; null computes in the calling thread.
   explicit BackendCpu(ComputePool* pool) : pool_(pool) {}
 
-  std::string_view name() const override { return "cpu (Eigen)"; }
-  void Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override;
+  // Names the instruction set that the kernels run on.
+  std::string name() const override;
+  double Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override;
 
  private:
   ComputePool* const pool_;

@@ -196,7 +196,9 @@ void Factor::Unpin(const std::shared_ptr<StateVersion>& version) {
 CovarianceView Factor::ViewOf(const std::shared_ptr<const StateVersion>& version) const {
   const bool debias = spec_.zero_debias && version->steps_committed > 0;
   return {.matrix = std::shared_ptr<const Matrix>(version, version->matrix.get()),
-          .divisor = debias ? version->total_weight : 1};
+          .divisor = debias ? version->total_weight : 1,
+          .least = version->steps_committed == 0 ? version->bound : 0,  // the same value everywhere
+          .most = version->bound};
 }
 
 absl::StatusOr<ReadResult> Factor::Serve(const ReadRequest& request, ReadSource source) {

@@ -35,18 +35,6 @@ StepParameters ParametersOf(const BatchHeader& header) {
   return {.decay = *header.decay, .weight = header.weight.value_or(1 - *header.decay)};
 }
 
-// Largest element, or infinity if one is not finite.
-template <typename T>
-double BoundOfElements(const Matrix& matrix) {
-  T largest = 0;
-  bool finite = true;
-  for (const T element : matrix.elements<T>()) {
-    finite &= std::isfinite(element);
-    largest = std::max(largest, element);
-  }
-  return finite ? largest : std::numeric_limits<double>::infinity();
-}
-
 }  // namespace
 
 PendingBatch::PendingBatch(std::shared_ptr<Factor> factor, const BatchHeader& header,
@@ -290,11 +278,11 @@ double Factor::Compute(const Commit& commit) const {
   if (commit.to == nullptr || !std::isfinite(commit.total_weight)) return failed;
   std::vector<const Batch*> batches;
   for (const auto& batch : commit.step.batches) batches.push_back(batch.get());
-  kind_->Advance(commit.parameters, batches, *commit.from->matrix, *commit.to->matrix,
-                 *environment_.backend);
-  if (std::isfinite(commit.bound)) return commit.bound;
-  return spec_.dtype == DataType::kFloat64 ? BoundOfElements<double>(*commit.to->matrix)
-                                           : BoundOfElements<float>(*commit.to->matrix);
+  const bool find_largest = !std::isfinite(commit.bound);
+  const double largest =
+      kind_->Advance(commit.parameters, batches, find_largest, *commit.from->matrix,
+                     *commit.to->matrix, *environment_.backend);
+  return find_largest ? largest : commit.bound;
 }
 
 // Ends the step, unless its incarnation has ended before. True if it has committed.

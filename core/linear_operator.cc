@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,12 +15,12 @@
 namespace fisherd::core {
 namespace {
 
-using Power = LinearOperatorDiag::Power;
-
-// Elements go through a buffer of this many doubles, so that each of the steps on their way (find,
-// take the power, round) is one loop over one type.
+// Elements that go through a buffer do so in blocks of this many.
 constexpr int64_t kBlock = 512;
-using Buffer = std::array<double, kBlock>;
+template <typename T>
+using Buffer = std::array<T, kBlock>;
+
+std::byte* BytesOf(auto* elements) { return reinterpret_cast<std::byte*>(elements); }
 
 // Where the elements of a tensor of a view lie in the matrix.
 struct Place {
@@ -34,109 +34,113 @@ Place PlaceOf(const TensorSpec& tensor, const TensorView& view, const MatrixShap
   return {.width = tensor.shape[1]};
 }
 
-// Writes elements first … first + count of the tensor at `place`, divided by `divisor`.
-template <typename T>
-void ReadValues(std::span<const T> matrix, int64_t cols, const Place& place, double divisor,
-                int64_t first, int64_t count, double* out) {
+// Elements first … first + count of the tensor at `place`, as C: where they lie, or in `buffer`.
+template <typename T, typename C>
+std::span<const C> Gather(const Matrix& matrix, const Place& place, int64_t first, int64_t count,
+                          Buffer<C>& buffer) {
+  const T* from = matrix.elements<T>().data() + place.offset;
   if (place.width == 0) {
-    const T* from = matrix.data() + place.offset + first;
-    for (int64_t k = 0; k < count; ++k) out[k] = from[k] / divisor;
-    return;
-  }
-  int64_t output = first / place.width;
-  int64_t input = first % place.width;
-  for (int64_t k = 0; k < count; ++k) {
-    out[k] = matrix[input * cols + output] / divisor;
-    if (++input == place.width) {
-      input = 0;
-      ++output;
-    }
-  }
-}
-
-// values ← (values + λ)^e, exactly rounded where e allows it.
-void TakePower(const Power& power, std::span<double> values) {
-  const double damping = power.damping;
-  const double e = power.exponent;
-  if (e == 0) {
-    std::ranges::fill(values, 1.0);
-  } else if (e == 1) {
-    for (double& v : values) v += damping;
-  } else if (e == -1) {
-    for (double& v : values) v = 1 / (v + damping);
-  } else if (e == 0.5) {
-    for (double& v : values) v = std::sqrt(v + damping);
-  } else if (e == -0.5) {
-    for (double& v : values) v = 1 / std::sqrt(v + damping);
-  } else if (e == 2) {
-    for (double& v : values) v = (v + damping) * (v + damping);
+    if constexpr (std::is_same_v<T, C>) return {from + first, static_cast<size_t>(count)};
+    std::copy_n(from + first, count, buffer.begin());
   } else {
-    for (double& v : values) v = std::pow(v + damping, e);
-  }
-}
-
-// Reads one tensor of a view, block by block.
-class ElementReader {
- public:
-  ElementReader(const CovarianceView& covariance, const std::optional<Power>& power,
-                const TensorSpec& tensor, const TensorView& view)
-      : covariance_(covariance),
-        power_(power),
-        place_(PlaceOf(tensor, view, covariance.matrix->shape())) {}
-
-  // Elements first … first + count (at most kBlock), in `buffer`.
-  std::span<const double> Read(int64_t first, int64_t count, Buffer& buffer) const {
-    const Matrix& matrix = *covariance_.matrix;
-    WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
-      ReadValues<T>(matrix.elements<T>(), matrix.shape().cols, place_, covariance_.divisor, first,
-                    count, buffer.data());
-    });
-    const std::span<double> values(buffer.data(), count);
-    if (power_) TakePower(*power_, values);
-    return values;
-  }
-
- private:
-  const CovarianceView& covariance_;
-  const std::optional<Power>& power_;
-  const Place place_;
-};
-
-// Calls visit(done, values) for blocks of `count` elements from `first` on.
-template <typename F>
-void ForEachBlock(const ElementReader& reader, int64_t first, int64_t count, F&& visit) {
-  Buffer buffer;
-  for (int64_t done = 0; done < count; done += kBlock) {
-    visit(done, reader.Read(first + done, std::min(kBlock, count - done), buffer));
-  }
-}
-
-bool FiniteAs(DataType dtype, double x) {
-  return WithElementType(dtype, [&]<typename T>(std::type_identity<T>) {
-    std::array<std::byte, sizeof(T)> bytes;
-    kernels::Store<T>(x, bytes.data());
-    return std::isfinite(kernels::Load<T>(bytes.data()));
-  });
-}
-
-std::pair<double, double> MinMax(const Matrix& matrix) {
-  return WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
-    T least = std::numeric_limits<T>::infinity();
-    T most = -std::numeric_limits<T>::infinity();
-    for (const T value : matrix.elements<T>()) {
-      least = std::min(least, value);
-      most = std::max(most, value);
+    int64_t output = first / place.width;
+    int64_t input = first % place.width;
+    for (int64_t k = 0; k < count; ++k) {
+      buffer[k] = from[input * matrix.shape().cols + output];
+      if (++input == place.width) {
+        input = 0;
+        ++output;
+      }
     }
-    return std::pair<double, double>(least, most);
+  }
+  return std::span(buffer).first(count);
+}
+
+// Calls visit(type, done, elements) for elements first … of a tensor of the view, block by block.
+// They take `bytes` as the view's type. Where that is the state's, so is theirs, and without a
+// buffer they are one block; else they are doubles, to be rounded once.
+template <typename F>
+void ForEachBlock(const Matrix& matrix, const TensorView& view, const TensorSpec& tensor,
+                  int64_t first, int64_t bytes, F&& visit) {
+  const Place place = PlaceOf(tensor, view, matrix.shape());
+  WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
+    WithElementType(view.dtype, [&]<typename W>(std::type_identity<W> type) {
+      using C = std::conditional_t<std::is_same_v<T, W>, T, double>;
+      const int64_t total = bytes / sizeof(W);
+      const int64_t block = std::is_same_v<T, W> && place.width == 0 ? total : kBlock;
+      Buffer<C> buffer;
+      for (int64_t done = 0; done < total; done += block) {
+        const int64_t count = std::min(block, total - done);
+        visit(type, done, Gather<T, C>(matrix, place, first + done, count, buffer));
+      }
+    });
   });
 }
 
-absl::Status ProductError(absl::StatusCode code, std::string_view why, const TensorSpec& tensor,
-                          int64_t element, std::string_view what, double value) {
+template <typename W>
+bool FiniteAs(double x) {
+  std::array<std::byte, sizeof(W)> bytes;
+  kernels::Store<W>(x, bytes.data());
+  return std::isfinite(kernels::Load<W>(bytes.data()));
+}
+
+// Writes the powers of `matrix` as elements of W.
+template <typename W, typename C>
+void PowerBlock(const kernels::PowerSpec& spec, std::span<const C> matrix, std::byte* out) {
+  const int64_t count = matrix.size();
+  if constexpr (std::is_same_v<C, W>) {
+    kernels::Power<C>(spec, matrix.data(), count, out);
+  } else {
+    Buffer<C> powers;
+    kernels::Power<C>(spec, matrix.data(), count, BytesOf(powers.data()));
+    for (int64_t k = 0; k < count; ++k) kernels::Store<W>(powers[k], out + k * sizeof(W));
+  }
+}
+
+// The same, times x, which like `out` is of type W. Returns which product is the first that is not
+// finite, or their number.
+template <typename W, typename C>
+int64_t MultiplyBlock(const kernels::PowerSpec& spec, std::span<const C> matrix, const std::byte* x,
+                      std::byte* out) {
+  const int64_t count = matrix.size();
+  C largest;
+  if constexpr (std::is_same_v<C, W>) {
+    kernels::PowerMultiply<C>(spec, matrix.data(), x, count, out, largest);
+  } else {
+    Buffer<C> products = {};
+    for (int64_t k = 0; k < count; ++k) products[k] = kernels::Load<W>(x + k * sizeof(W));
+    std::byte* const bytes = BytesOf(products.data());
+    kernels::PowerMultiply<C>(spec, matrix.data(), bytes, count, bytes, largest);
+    for (int64_t k = 0; k < count; ++k) kernels::Store<W>(products[k], out + k * sizeof(W));
+  }
+  if (FiniteAs<W>(largest)) return count;
+  int64_t bad = 0;
+  while (bad < count && std::isfinite(kernels::Load<W>(out + bad * sizeof(W)))) ++bad;
+  return bad;
+}
+
+kernels::Summary SummaryOf(const CovarianceView& covariance) {
+  const Matrix& matrix = *covariance.matrix;
+  return WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
+    return kernels::Summarize<T>(matrix.elements<T>().data(), matrix.shape().size(),
+                                 covariance.divisor);
+  });
+}
+
+// Why x times what `matrix` is the matrix's element of is not finite.
+absl::Status ProductError(const kernels::PowerSpec& spec, double matrix, double x,
+                          const TensorSpec& tensor, int64_t element) {
+  const bool bad_x = !std::isfinite(x);
+  double value = x;
+  double largest;
+  if (!bad_x) {
+    kernels::PowerMultiply<double>(spec, &matrix, BytesOf(&x), 1, BytesOf(&value), largest);
+  }
   return MakeError(
-      code, why,
+      bad_x ? absl::StatusCode::kInvalidArgument : absl::StatusCode::kFailedPrecondition,
+      bad_x ? reason::kNonFiniteInput : reason::kNonFiniteResult,
       absl::StrFormat("element %d of %s: %s is %g; expected a finite %s", element, Describe(tensor),
-                      what, value, NameOf(tensor.dtype)),
+                      bad_x ? "x" : "the product", value, NameOf(tensor.dtype)),
       {{"field", std::string(NameOf(tensor.role))}, {"element", absl::StrCat(element)}});
 }
 
@@ -191,7 +195,13 @@ absl::Status CheckDampingValue(double value) {
 
 LinearOperatorDiag::LinearOperatorDiag(CovarianceView covariance, bool has_bias,
                                        std::optional<Power> power)
-    : covariance_(std::move(covariance)), has_bias_(has_bias), power_(power) {}
+    : covariance_(std::move(covariance)), has_bias_(has_bias) {
+  spec_.divisor = covariance_.divisor;
+  if (!power) return;
+  spec_.powered = true;
+  spec_.exponent = power->exponent;
+  spec_.damping = power->damping;
+}
 
 int64_t LinearOperatorDiag::dimension() const { return covariance_.matrix->shape().size(); }
 
@@ -208,80 +218,84 @@ std::vector<TensorSpec> LinearOperatorDiag::Tensors(const TensorView& view) cons
           {.role = TensorRole::kBias, .dtype = view.dtype, .shape = {matrix.cols}}};
 }
 
-absl::Status LinearOperatorDiag::CheckFinite(DataType dtype) const {
-  const auto [least, most] = MinMax(*covariance_.matrix);
-  const double smallest_v = least / covariance_.divisor;
-  const double largest_v = most / covariance_.divisor;
-  const Power power = power_.value_or(Power{});
-  // Elements lie between those of the extremes, but for the rounding of pow.
-  std::array<double, 2> extremes = {smallest_v, largest_v};
-  TakePower(power, extremes);
+bool LinearOperatorDiag::AllFinite(DataType dtype, double least, double most) const {
+  // Elements lie between those of the extremes, but for rounding.
   const double safe = 0.99 * MaxOf(dtype);
-  const bool base_finite = std::isfinite(largest_v + power.damping);
-  if (base_finite && extremes[0] <= safe && extremes[1] <= safe) return absl::OkStatus();
+  std::array<double, 2> extremes = {least, most};
+  kernels::PowerSpec spec = spec_;
+  spec.divisor = 1;
+  kernels::Power<double>(spec, extremes.data(), extremes.size(), BytesOf(extremes.data()));
+  return std::isfinite(most + spec.damping) && extremes[0] <= safe && extremes[1] <= safe;
+}
 
+int64_t LinearOperatorDiag::CountNotFinite(DataType dtype) const {
   const TensorView view{.dtype = dtype};
-  const TensorSpec whole = Tensors(view).front();
   int64_t not_finite = 0;
-  ForEachBlock(ElementReader(covariance_, std::nullopt, whole, view), 0, dimension(),
-               [&](int64_t, std::span<const double> values) {
-                 for (double value : values) {
-                   // An infinite base may have a finite power, which would be that of no number.
-                   const bool overflow = !std::isfinite(value + power.damping);
-                   TakePower(power, {&value, 1});
-                   not_finite += overflow || !FiniteAs(dtype, value);
-                 }
-               });
+  const auto count = [&]<typename W, typename C>(std::type_identity<W>, int64_t /*done*/,
+                                                 std::span<const C> elements) {
+    while (!elements.empty()) {
+      const auto block = elements.first(std::min<size_t>(kBlock, elements.size()));
+      std::array<std::byte, kBlock * sizeof(W)> served;
+      PowerBlock<W>(spec_, block, served.data());
+      for (size_t k = 0; k < block.size(); ++k) {
+        // An infinite base may have a finite power, which would be that of no number.
+        not_finite += !std::isfinite(block[k] / spec_.divisor + spec_.damping) ||
+                      !std::isfinite(kernels::Load<W>(&served[k * sizeof(W)]));
+      }
+      elements = elements.subspan(block.size());
+    }
+  };
+  ForEachBlock(*covariance_.matrix, view, Tensors(view).front(), 0, dimension() * SizeOf(dtype),
+               count);
+  return not_finite;
+}
+
+absl::Status LinearOperatorDiag::CheckFinite(DataType dtype) const {
+  const double most = std::min(covariance_.most, MaxOf(covariance_.matrix->shape().dtype));
+  if (AllFinite(dtype, covariance_.least / spec_.divisor, most / spec_.divisor)) {
+    return absl::OkStatus();
+  }
+  const kernels::Summary v = SummaryOf(covariance_);
+  if (AllFinite(dtype, v.least, v.most)) return absl::OkStatus();
+  const int64_t not_finite = CountNotFinite(dtype);
   if (not_finite == 0) return absl::OkStatus();
-  const std::string what =
-      power_ ? absl::StrFormat("(v + %g)^%g", power.damping, power.exponent) : "the covariance v";
+  const std::string what = spec_.powered
+                               ? absl::StrFormat("(v + %g)^%g", spec_.damping, spec_.exponent)
+                               : "the covariance v";
   return MakeError(
       absl::StatusCode::kFailedPrecondition, reason::kNonFiniteResult,
       absl::StrFormat(
           "%s is not a finite %s in %d of %d entries; the smallest v is %g; expected %s", what,
-          NameOf(dtype), not_finite, dimension(), smallest_v,
-          power_ ? "another damping or exponent, or a wider dtype" : "a wider dtype"),
-      {{"entries", absl::StrCat(not_finite)}, {"smallest_value", absl::StrCat(smallest_v)}});
+          NameOf(dtype), not_finite, dimension(), v.least,
+          spec_.powered ? "another damping or exponent, or a wider dtype" : "a wider dtype"),
+      {{"entries", absl::StrCat(not_finite)}, {"smallest_value", absl::StrCat(v.least)}});
 }
 
 void LinearOperatorDiag::Elements(const TensorView& view, int tensor, int64_t first,
                                   std::span<std::byte> out) const {
-  const TensorSpec spec = Tensors(view)[tensor];
-  const ElementReader reader(covariance_, power_, spec, view);
-  WithElementType(view.dtype, [&]<typename T>(std::type_identity<T>) {
-    ForEachBlock(reader, first, out.size() / sizeof(T),
-                 [&](int64_t done, std::span<const double> values) {
-                   std::byte* to = out.data() + done * sizeof(T);
-                   for (const double value : values) {
-                     kernels::Store<T>(value, to);
-                     to += sizeof(T);
-                   }
-                 });
-  });
+  ForEachBlock(*covariance_.matrix, view, Tensors(view)[tensor], first, out.size(),
+               [&]<typename W, typename C>(std::type_identity<W>, int64_t done,
+                                           std::span<const C> elements) {
+                 PowerBlock<W>(spec_, elements, out.data() + done * sizeof(W));
+               });
 }
 
 absl::Status LinearOperatorDiag::Multiply(const TensorView& view, int tensor, int64_t first,
                                           std::span<const std::byte> x,
                                           std::span<std::byte> out) const {
   const TensorSpec spec = Tensors(view)[tensor];
-  const ElementReader reader(covariance_, power_, spec, view);
   absl::Status status;
-  WithElementType(view.dtype, [&]<typename T>(std::type_identity<T>) {
-    const auto multiply = [&](int64_t done, std::span<const double> values) {
-      for (size_t k = 0; k < values.size() && status.ok(); ++k) {
-        const double factor = kernels::Load<T>(x.data() + (done + k) * sizeof(T));
-        std::byte* to = out.data() + (done + k) * sizeof(T);
-        kernels::Store<T>(values[k] * factor, to);
-        if (std::isfinite(kernels::Load<T>(to))) continue;
-        status = std::isfinite(factor)
-                     ? ProductError(absl::StatusCode::kFailedPrecondition, reason::kNonFiniteResult,
-                                    spec, first + done + k, "the product", values[k] * factor)
-                     : ProductError(absl::StatusCode::kInvalidArgument, reason::kNonFiniteInput,
-                                    spec, first + done + k, "x", factor);
-      }
-    };
-    ForEachBlock(reader, first, out.size() / sizeof(T), multiply);
-  });
+  const auto multiply = [&]<typename W, typename C>(std::type_identity<W>, int64_t done,
+                                                    std::span<const C> elements) {
+    if (!status.ok()) return;
+    const std::byte* factors = x.data() + done * sizeof(W);
+    std::byte* products = out.data() + done * sizeof(W);
+    const size_t bad = MultiplyBlock<W>(spec_, elements, factors, products);
+    if (bad == elements.size()) return;
+    const double factor = kernels::Load<W>(factors + bad * sizeof(W));
+    status = ProductError(spec_, elements[bad], factor, spec, first + done + bad);
+  };
+  ForEachBlock(*covariance_.matrix, view, spec, first, out.size(), multiply);
   return status;
 }
 

@@ -4,6 +4,7 @@
 #define FISHERD_CORE_LINEAR_OPERATOR_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/kernels/power.h"
 #include "core/matrix.h"
 #include "core/tensor.h"
 
@@ -88,10 +90,14 @@ class LinearOperator {
 struct CovarianceView {
   std::shared_ptr<const Matrix> matrix;  // or an alias that keeps a pinned version alive
   double divisor = 1;                    // total_weight with zero_debias, else 1
+  // Bounds of the matrix's elements, as far as they are known.
+  double least = 0;
+  double most = std::numeric_limits<double>::infinity();
 };
 
 // v, or (v + λ)^e where `damped`, entry-wise, over a matrix [H, O] whose last row is the bias if
-// there is one. Computed on the way out, in 64 bits, rounded once.
+// there is one. Computed on the way out: in the state's type if it is read in that, else in 64 bits
+// and rounded once (kernels/power.h).
 class LinearOperatorDiag final : public LinearOperator {
  public:
   struct Power {
@@ -112,9 +118,14 @@ class LinearOperatorDiag final : public LinearOperator {
   void Materialize(Matrix& out) const override;
 
  private:
+  // Whether every element is for certain, if v's are between these.
+  bool AllFinite(DataType dtype, double least, double most) const;
+  // Looks at each as it is served.
+  int64_t CountNotFinite(DataType dtype) const;
+
   const CovarianceView covariance_;
   const bool has_bias_;
-  const std::optional<Power> power_;
+  kernels::PowerSpec spec_;
 };
 
 }  // namespace fisherd::core

@@ -1,19 +1,32 @@
 #include "core/matrix.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 
 #include "core/element_type.h"
 
 namespace fisherd::core {
+namespace {
+
+// A state of a few pages' worth of huge pages is walked row by row: with small ones, a page a row.
+constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kLarge = 2 * kHugePage;
+
+}  // namespace
 
 void AlignedFree::operator()(void* memory) const { std::free(memory); }
 
 void* AllocateAligned(size_t bytes) {
-  // aligned_alloc wants a multiple of the alignment, and 0 bytes could be answered with null.
-  const size_t lines = bytes / kAlignment + 1;
-  if (lines > SIZE_MAX / kAlignment) return nullptr;
-  return std::aligned_alloc(kAlignment, lines * kAlignment);
+  // 0 bytes could be answered with null.
+  const size_t whole = bytes + 1;
+  void* memory = nullptr;
+  if (whole == 0) return nullptr;
+  if (posix_memalign(&memory, bytes < kLarge ? kAlignment : kHugePage, whole) != 0) return nullptr;
+  // A hint: where there are no huge pages, small ones do.
+  if (bytes >= kLarge) madvise(memory, bytes, MADV_HUGEPAGE);
+  return memory;
 }
 
 std::unique_ptr<Matrix> Matrix::New(const MatrixShape& shape) {

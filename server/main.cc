@@ -1,5 +1,5 @@
-// fisherd: flags in, a server out. Exit status 0; 1 if it cannot serve; 2 for a command line that
-// it does not understand.
+// fisherd: flags in, a server out. Exit status 0; 1 if it cannot serve; 2 for a command line or an
+// environment that it does not understand.
 
 #include <iostream>
 
@@ -9,6 +9,10 @@
 
 int main(int argc, char** argv) {
   using namespace fisherd::server;
+  if (const absl::Status status = ChooseKernels(); !status.ok()) {
+    std::cerr << "fisherd: " << status.message() << "\n";
+    return 2;
+  }
   const auto line = ParseCommandLine({argv + 1, argv + argc}, DefaultOptions());
   if (!line.ok()) {
     std::cerr << "fisherd: " << line.status().message() << "; see fisherd --help\n";
@@ -19,7 +23,7 @@ int main(int argc, char** argv) {
       std::cout << HelpText();
       return 0;
     case CommandLine::Action::kShowVersion:
-      std::cout << "fisherd " << kVersion << "\n";
+      std::cout << "fisherd " << kVersion << "\n" << DescribeKernels() << "\n";
       return 0;
     case CommandLine::Action::kServe:
       return Serve(line->options);

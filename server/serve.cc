@@ -3,10 +3,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <string>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/kernels/target.h"
 #include "server/log.h"
 #include "server/server.h"
 #include "version.h"
@@ -26,7 +29,7 @@ sigset_t BlockSignals() {
 
 void LogStart(const Options& options, const Server& server) {
   LogInfo("fisherd ", kVersion, " serves at ", options.listen, ", port ", server.port(), "; ",
-          std::string(server.backend_name()), ", compute threads: ", options.compute_threads,
+          server.backend_name(), ", compute threads: ", options.compute_threads,
           ", state budget: ", FormatBytes(options.state_budget),
           ", batch budget: ", FormatBytes(options.batch_budget));
   if (IsLoopback(options.listen)) return;
@@ -35,6 +38,19 @@ void LogStart(const Options& options, const Server& server) {
 }
 
 }  // namespace
+
+absl::Status ChooseKernels() {
+  const char* target = std::getenv(kernels::kTargetVariable);
+  if (target == nullptr || kernels::ForceTarget(target)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(kernels::kTargetVariable, "=", target, ": expected one of ",
+                   absl::StrJoin(kernels::AvailableTargets(), ", "), ", or none"));
+}
+
+std::string DescribeKernels() {
+  return absl::StrCat("kernels: ", kernels::CurrentTarget(), " (of ",
+                      absl::StrJoin(kernels::AvailableTargets(), ", "), ")");
+}
 
 int Serve(const Options& options) {
   SetLogLevel(options.log_level);

@@ -3,9 +3,20 @@
 #ifndef FISHERD_SERVER_SERVE_H_
 #define FISHERD_SERVER_SERVE_H_
 
+#include <string>
+
+#include "absl/status/status.h"
 #include "server/options.h"
 
 namespace fisherd::server {
+
+// Lets the kernels run on the target that the environment names ($FISHERD_TARGET), if it does.
+// INVALID_ARGUMENT, with those that there are, if this processor or this build has it not. To be
+// called before anything computes.
+absl::Status ChooseKernels();
+
+// "kernels: avx2 (of avx2, sse4, scalar)".
+std::string DescribeKernels();
 
 // Serves until SIGTERM or SIGINT, then shuts down within options.shutdown_grace; a second signal
 // ends the process at once. Returns its exit status: 0, or 1 if the server cannot start. To be

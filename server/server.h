@@ -34,7 +34,7 @@ class Server {
   ~Server();
 
   int port() const { return port_; }
-  std::string_view backend_name() const { return backend_.name(); }
+  std::string backend_name() const { return backend_.name(); }
 
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();

@@ -60,9 +60,11 @@ class Kind {
   virtual std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const = 0;
 
   // What one step adds: to = decay·from + weight·C(batches), one finished batch per tower in their
-  // order. `to` may be `from`.
-  virtual void Advance(const StepParameters& step, std::span<const Batch* const> batches,
-                       const Matrix& from, Matrix& to, Backend& backend) const = 0;
+  // order. `to` may be `from`. Returns the largest element written if `find_largest` (infinity or
+  // NaN if one is not finite), else 0.
+  virtual double Advance(const StepParameters& step, std::span<const Batch* const> batches,
+                         bool find_largest, const Matrix& from, Matrix& to,
+                         Backend& backend) const = 0;
   // An upper bound of every element of C(batches) and of every sum on the way to it; infinite if it
   // may exceed the state's type.
   virtual double BoundOf(std::span<const Batch* const> batches) const = 0;

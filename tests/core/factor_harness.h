@@ -47,15 +47,15 @@ class CountingListener : public ProgressListener {
 // A backend whose steps wait while it is held, so that tests can look at a factor during a commit.
 class GatedBackend : public Backend {
  public:
-  std::string_view name() const override { return "gated"; }
-  void Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override {
+  std::string name() const override { return "gated"; }
+  double Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override {
     {
       MutexLock lock(&mutex_);
       ++entered_;
       changed_.NotifyAll();
       while (held_) changed_.Wait(&mutex_);
     }
-    cpu_.Advance(step, from, to);
+    return cpu_.Advance(step, from, to);
   }
   void Hold() {
     MutexLock lock(&mutex_);

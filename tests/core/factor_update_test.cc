@@ -279,8 +279,8 @@ TEST_F(FactorUpdateTest, DeletionTellsWhoeverFeedsIt) {
 
 class SmallBatchBudgetTest : public FactorTest {
  protected:
-  // A batch of 2 rows with 2 inputs and 2 outputs holds 2·(2 + 2) floats.
-  static constexpr int64_t kBatch = 32;
+  // A batch of 2 rows with 2 inputs and 2 outputs holds 2·(1 + 1) cache lines.
+  static constexpr int64_t kBatch = 256;
   SmallBatchBudgetTest() : FactorTest({.state_budget = 1 << 20, .batch_budget = 5 * kBatch}) {}
 };
 

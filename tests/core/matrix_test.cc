@@ -28,6 +28,12 @@ TEST(MatrixTest, Shape) {
   EXPECT_EQ(Matrix::New(shape)->shape(), shape);
 }
 
+TEST(MatrixTest, LargeOnesBeginWithAHugePage) {
+  const AlignedArray<std::byte> large = MakeAlignedArray<std::byte>(5 << 20);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(large.get()) % (2 << 20), 0);
+  large[(5 << 20) - 1] = std::byte{1};
+}
+
 TEST(MatrixTest, AllocatesNothingToo) { EXPECT_NE(MakeAlignedArray<float>(0), nullptr); }
 
 TEST(MatrixTest, SizeBeyondAddressesIsNull) {

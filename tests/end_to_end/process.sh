@@ -43,6 +43,8 @@ stop() {
 }
 
 expect 0 "fisherd " --version
+FISHERD_TARGET=scalar expect 0 "kernels: scalar (of " --version
+FISHERD_TARGET=avx9 expect 2 "FISHERD_TARGET=avx9: expected one of " --version
 expect 0 "--state-budget=BYTES" --help
 expect 2 "unknown flag --windwo; did you mean --window?" --windwo=3
 expect 2 "--window=0: expected a whole number from 1 to 1024" --window=0

@@ -31,7 +31,7 @@ TEST(ServerTest, TakesAFreePortAndWritesItDown) {
   std::ifstream(options.port_file) >> port;
   EXPECT_EQ(port, (*server)->port());
   EXPECT_FALSE(std::filesystem::exists(options.port_file + ".tmp"));
-  EXPECT_EQ((*server)->backend_name(), "cpu (Eigen)");
+  EXPECT_EQ((*server)->backend_name(), core::BackendCpu(nullptr).name());
 }
 
 TEST(ServerTest, APortThatIsTakenIsAnError) {

@@ -12,40 +12,35 @@
 #include "absl/strings/str_format.h"
 #include "core/element_type.h"
 #include "core/error.h"
+#include "core/kernels/ingest.h"
 
 namespace fisherd::core {
 namespace {
 
-// Squares of T beside each other: those of one role.
+// Squares of T in packed rows: those of one role.
 template <typename T>
 struct SquaredTensor {
   AlignedArray<T> elements;
-  int64_t cols = 0;
+  kernels::PackedShape shape;
   double max = 0;
+
+  T& at(int64_t row, int64_t col) const {
+    return elements[kernels::PackedIndex<T>(shape, row, col)];
+  }
 };
 
-// The state's type T of a wire element times `scale`.
-template <typename Wire, typename T>
-T Scaled(const std::byte* element, double scale) {
-  const auto x = kernels::Load<Wire>(element);
-  return scale == 1 ? static_cast<T>(x) : static_cast<T>(scale * static_cast<double>(x));
-}
-
-// Squares `count` elements into (or, accumulating, onto) `to`; false if one of these is not finite.
-// `max` rises to the largest.
-template <typename Wire, typename T, bool kAccumulate>
-bool SquareRun(const std::byte* from, int64_t count, double scale, T* to, double& max) {
-  // The bits of floats from 0 up are in the order of their values, with infinity, NaN and whatever
-  // has a sign at the end: one comparison of integers an element finds the largest and the bad.
-  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-  Bits largest = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    const T x = Scaled<Wire, T>(from + k * sizeof(Wire), scale);
-    to[k] = kAccumulate ? to[k] + x * x : x * x;
-    largest = std::max(largest, std::bit_cast<Bits>(to[k]));
+// Columns that only fill up the last line are zeros.
+template <typename T>
+void FillPadding(const SquaredTensor<T>& tensor) {
+  const int64_t panel = tensor.shape.panel_lines * kernels::kLine<T>;
+  const int64_t first = (tensor.shape.cols - 1) / panel * panel;
+  const int64_t width = kernels::PanelWidth<T>(tensor.shape, first);
+  const int64_t there = tensor.shape.cols - first;
+  if (there == width) return;
+  T* row = tensor.elements.get() + kernels::PanelOffset<T>(tensor.shape, first);
+  for (int64_t n = 0; n < tensor.shape.rows; ++n, row += width) {
+    std::fill(row + there, row + width, T{0});
   }
-  max = std::max<double>(max, std::bit_cast<T>(largest));
-  return std::isfinite(std::bit_cast<T>(largest));
 }
 
 template <typename T>
@@ -62,6 +57,7 @@ class TypedBatch final : public FullyConnectedDiagonalBatch {
                           SquaredTensor<T>& to);
   absl::Status AddWeights(const TensorSpec& spec, int64_t first, std::span<const std::byte> bytes);
   absl::Status ApplyWeights();
+  absl::Status CheckWeighted() const;
 
   const std::vector<TensorSpec> tensors_;
   const double gradient_scale_;
@@ -69,6 +65,14 @@ class TypedBatch final : public FullyConnectedDiagonalBatch {
   SquaredTensor<T> right_;
   const AlignedArray<double> weights_;  // null if the batch has none
 };
+
+kernels::PackedShape LeftShape(const BatchHeader& header) {
+  return {header.rows, header.tensors[0].shape[1], kernels::kLeftPanelLines};
+}
+
+kernels::PackedShape RightShape(const BatchHeader& header) {
+  return {header.rows, header.tensors[1].shape[1], kernels::kRightPanelLines};
+}
 
 // `what` says what the element is and what was expected; `col` is -1 for row weights.
 absl::Status BadElement(std::string_view why, const TensorSpec& tensor, int64_t row, int64_t col,
@@ -97,9 +101,11 @@ TypedBatch<T>::TypedBatch(const BatchHeader& header, AlignedArray<T> left, Align
                           AlignedArray<double> weights)
     : tensors_(header.tensors),
       gradient_scale_(header.gradient_scale),
-      left_{.elements = std::move(left), .cols = header.tensors[0].shape[1]},
-      right_{.elements = std::move(right), .cols = header.tensors[1].shape[1]},
+      left_{.elements = std::move(left), .shape = LeftShape(header)},
+      right_{.elements = std::move(right), .shape = RightShape(header)},
       weights_(std::move(weights)) {
+  FillPadding(left_);
+  FillPadding(right_);
   squares_ = {.left = left_.elements.get(),
               .right = right_.elements.get(),
               .rows = header.rows,
@@ -124,18 +130,23 @@ template <typename T>
 absl::Status TypedBatch<T>::AddSquares(const TensorSpec& spec, int64_t first,
                                        std::span<const std::byte> bytes, SquaredTensor<T>& to) {
   const double scale = spec.role == TensorRole::kInputs ? 1 : gradient_scale_;
-  const bool accumulate = spec.source > 0;
   return WithElementType(spec.dtype, [&]<typename Wire>(std::type_identity<Wire>) {
     const int64_t count = bytes.size() / sizeof(Wire);
-    T* elements = to.elements.get() + first;
-    const bool finite =
-        accumulate ? SquareRun<Wire, T, true>(bytes.data(), count, scale, elements, to.max)
-                   : SquareRun<Wire, T, false>(bytes.data(), count, scale, elements, to.max);
-    if (finite) return absl::OkStatus();
-    int64_t k = 0;
-    while (std::isfinite(elements[k])) ++k;
-    const double value = kernels::Load<Wire>(bytes.data() + k * sizeof(Wire));
-    const T scaled = Scaled<Wire, T>(bytes.data() + k * sizeof(Wire), scale);
+    const T largest = kernels::Ingest<Wire, T>({.from = bytes.data(),
+                                                .first = first,
+                                                .count = count,
+                                                .scale = scale,
+                                                .accumulate = spec.source > 0},
+                                               to.shape, to.elements.get());
+    if (std::isfinite(largest)) {
+      to.max = std::max<double>(to.max, largest);
+      return absl::OkStatus();
+    }
+    const int64_t cols = to.shape.cols;
+    int64_t k = first;
+    while (std::isfinite(to.at(k / cols, k % cols))) ++k;
+    const double value = kernels::Load<Wire>(bytes.data() + (k - first) * sizeof(Wire));
+    const T scaled = static_cast<T>(scale * value);
     const std::string_view type = NameOf(kStateType<T>);
     std::string what = absl::StrFormat("%g; expected a finite number", value);
     if (std::isfinite(scaled * scaled)) {
@@ -147,8 +158,7 @@ absl::Status TypedBatch<T>::AddSquares(const TensorSpec& spec, int64_t first,
                              scale == 1 ? "" : absl::StrFormat(" times gradient_scale %g", scale),
                              type);
     }
-    return BadElement(reason::kNonFiniteInput, spec, (first + k) / to.cols, (first + k) % to.cols,
-                      what);
+    return BadElement(reason::kNonFiniteInput, spec, k / cols, k % cols, what);
   });
 }
 
@@ -190,19 +200,38 @@ absl::Status TypedBatch<T>::ApplyWeights() {
                         kMinWeightSum, kMaxWeightSum));
   }
   squares_.examples = sum;
+  const double most = *std::max_element(weights_.get(), weights_.get() + squares_.rows);
+  if (!std::isfinite(static_cast<T>(most * right_.max))) {
+    if (absl::Status status = CheckWeighted(); !status.ok()) return status;
+  }
+  constexpr int64_t kPanel = kernels::kRightPanelLines * kernels::kLine<T>;
   right_.max = 0;
-  for (int64_t row = 0; row < squares_.rows; ++row) {
-    T* squares = right_.elements.get() + row * right_.cols;
-    for (int64_t col = 0; col < right_.cols; ++col) {
-      const T weighted = static_cast<T>(weights_[row] * squares[col]);
-      if (!std::isfinite(weighted)) {
-        return BadElement(reason::kNonFiniteInput, tensors_.back(), row, -1,
-                          absl::StrFormat("%g, times the squared gradient %g of column %d, "
-                                          "overflows %s; expected a smaller weight",
-                                          weights_[row], squares[col], col, NameOf(kStateType<T>)));
+  for (int64_t first = 0; first < right_.shape.cols; first += kPanel) {
+    const int64_t width = kernels::PanelWidth<T>(right_.shape, first);
+    T* squares = &right_.at(0, first);
+    for (int64_t row = 0; row < squares_.rows; ++row, squares += width) {
+      T largest = 0;
+      for (int64_t k = 0; k < width; ++k) {
+        squares[k] = static_cast<T>(weights_[row] * squares[k]);
+        largest = std::max(largest, squares[k]);
       }
-      squares[col] = weighted;
-      right_.max = std::max<double>(right_.max, weighted);
+      right_.max = std::max<double>(right_.max, largest);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Names the first weight that is too much for a gradient of its row.
+template <typename T>
+absl::Status TypedBatch<T>::CheckWeighted() const {
+  for (int64_t row = 0; row < squares_.rows; ++row) {
+    for (int64_t col = 0; col < right_.shape.cols; ++col) {
+      const T square = right_.at(row, col);
+      if (std::isfinite(static_cast<T>(weights_[row] * square))) continue;
+      return BadElement(reason::kNonFiniteInput, tensors_.back(), row, -1,
+                        absl::StrFormat("%g, times the squared gradient %g of column %d, "
+                                        "overflows %s; expected a smaller weight",
+                                        weights_[row], square, col, NameOf(kStateType<T>)));
     }
   }
   return absl::OkStatus();
@@ -219,8 +248,8 @@ std::unique_ptr<FullyConnectedDiagonalBatch> NewFullyConnectedDiagonalBatch(
   return WithStateType(
       state,
       [&]<typename T>(std::type_identity<T>) -> std::unique_ptr<FullyConnectedDiagonalBatch> {
-        auto left = MakeAlignedArray<T>(header.rows * header.tensors[0].shape[1]);
-        auto right = MakeAlignedArray<T>(header.rows * header.tensors[1].shape[1]);
+        auto left = MakeAlignedArray<T>(kernels::PackedSize<T>(LeftShape(header)));
+        auto right = MakeAlignedArray<T>(kernels::PackedSize<T>(RightShape(header)));
         AlignedArray<double> weights;
         if (HasWeights(header)) weights = MakeAlignedArray<double>(header.rows);
         if (!left || !right || (HasWeights(header) && !weights)) return nullptr;
@@ -230,8 +259,10 @@ std::unique_ptr<FullyConnectedDiagonalBatch> NewFullyConnectedDiagonalBatch(
 }
 
 int64_t FullyConnectedDiagonalBatchBytes(const BatchHeader& header, DataType state) {
-  const int64_t cols = header.tensors[0].shape[1] + header.tensors[1].shape[1];
-  return header.rows * (cols * SizeOf(state) + (HasWeights(header) ? 8 : 0));
+  const int64_t elements = WithStateType(state, [&]<typename T>(std::type_identity<T>) {
+    return kernels::PackedSize<T>(LeftShape(header)) + kernels::PackedSize<T>(RightShape(header));
+  });
+  return elements * SizeOf(state) + (HasWeights(header) ? header.rows * 8 : 0);
 }
 
 }  // namespace fisherd::core

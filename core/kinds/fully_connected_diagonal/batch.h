@@ -11,15 +11,15 @@
 
 namespace fisherd::core {
 
-// A∘A [N, I] and Σ_s G_s∘G_s [N, O], times the row weights if there are any, in the state's type.
-// Ingest is one pass: convert, gradient_scale (in 64 bits, rounded once to the state's type), check
-// finite, square, add the sources in ascending order.
+// A∘A [N, I] and Σ_s G_s∘G_s [N, O], times the row weights if there are any, in the state's type,
+// packed for the product. Ingest is one pass: convert, gradient_scale (rounded once to the state's
+// type), check finite, square, add the sources in ascending order.
 class FullyConnectedDiagonalBatch : public Batch {
  public:
   // A finished batch.
   struct Squares {
-    const void* left = nullptr;   // A∘A, row-major, aligned
-    const void* right = nullptr;  // Σ_s G_s∘G_s, row-major, aligned
+    const void* left = nullptr;   // A∘A, packed in panels of kernels::kLeftPanelLines
+    const void* right = nullptr;  // Σ_s G_s∘G_s, in panels of kernels::kRightPanelLines
     int64_t rows = 0;             // N as sent
     double examples = 0;          // what stands for N in means: the sum of the row weights, or N
     double left_max = 0;          // the largest element of each

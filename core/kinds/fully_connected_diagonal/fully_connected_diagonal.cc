@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/error.h"
+#include "core/kernels/advance.h"
 #include "core/kinds/fully_connected_diagonal/batch.h"
 
 namespace fisherd::core {
@@ -40,8 +41,9 @@ class FullyConnectedDiagonal final : public Kind {
   std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const override {
     return NewFullyConnectedDiagonalBatch(header, spec_.dtype);
   }
-  void Advance(const StepParameters& step, std::span<const Batch* const> batches,
-               const Matrix& from, Matrix& to, Backend& backend) const override;
+  double Advance(const StepParameters& step, std::span<const Batch* const> batches,
+                 bool find_largest, const Matrix& from, Matrix& to,
+                 Backend& backend) const override;
   double BoundOf(std::span<const Batch* const> batches) const override;
   std::shared_ptr<const LinearOperator> Read(
       CovarianceView covariance, std::optional<LinearOperatorDiag::Power> power) const override {
@@ -132,15 +134,16 @@ std::vector<SquaredRows> FullyConnectedDiagonal::ScaledRows(
   return towers;
 }
 
-void FullyConnectedDiagonal::Advance(const StepParameters& step,
-                                     std::span<const Batch* const> batches, const Matrix& from,
-                                     Matrix& to, Backend& backend) const {
+double FullyConnectedDiagonal::Advance(const StepParameters& step,
+                                       std::span<const Batch* const> batches, bool find_largest,
+                                       const Matrix& from, Matrix& to, Backend& backend) const {
   const std::vector<SquaredRows> towers = ScaledRows(batches);
-  backend.Advance({.decay = step.decay,
-                   .weight = step.weight,
-                   .ones_column = layer_.has_bias,
-                   .towers = towers},
-                  from, to);
+  return backend.Advance({.decay = step.decay,
+                          .weight = step.weight,
+                          .ones_column = layer_.has_bias,
+                          .towers = towers,
+                          .find_largest = find_largest},
+                         from, to);
 }
 
 double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) const {
@@ -152,13 +155,18 @@ double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) co
                                                         : std::numeric_limits<float>::denorm_min();
   const std::vector<SquaredRows> towers = ScaledRows(batches);
   double bound = 0;
+  double largest = 0;  // product of a row
+  int64_t rows = 0;
   for (size_t t = 0; t < towers.size(); ++t) {
     const auto& squares = SquaresOf(batches[t]);
     const double left_max = std::max(squares.left_max, layer_.has_bias ? 1.0 : 0.0);
     const double product = kSlack * (left_max * squares.right_max + tiny);
-    if (std::min<double>(squares.rows, 256) * product > MaxOf(spec_.dtype)) return kInfinity;
     bound += squares.rows * product * towers[t].scale;
+    largest = std::max(largest, product);
+    rows += squares.rows;
   }
+  // A chain may go on over several towers.
+  if (std::min(rows, kernels::kChainRows) * largest > MaxOf(spec_.dtype)) return kInfinity;
   bound *= kSlack;
   return bound <= MaxOf(spec_.dtype) ? bound : kInfinity;
 }

@@ -14,19 +14,29 @@ constexpr DataType kStates[] = {DataType::kFloat32, DataType::kFloat64};
 constexpr DataType kWireTypes[] = {DataType::kFloat32, DataType::kFloat64, DataType::kBfloat16,
                                    DataType::kFloat16};
 
-std::vector<double> Squares(const void* squares, DataType state, int64_t count) {
+// The squares row by row, from where they are packed.
+std::vector<double> Squares(const void* squares, DataType state,
+                            const kernels::PackedShape& shape) {
   return WithStateType(state, [&]<typename T>(std::type_identity<T>) {
-    const T* values = static_cast<const T*>(squares);
-    return std::vector<double>(values, values + count);
+    const T* packed = static_cast<const T*>(squares);
+    std::vector<double> values;
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      for (int64_t col = 0; col < shape.cols; ++col) {
+        values.push_back(packed[kernels::PackedIndex<T>(shape, row, col)]);
+      }
+    }
+    return values;
   });
 }
 
 std::vector<double> Left(const FullyConnectedDiagonalBatch& batch, DataType state, int64_t cols) {
-  return Squares(batch.squares().left, state, batch.squares().rows * cols);
+  return Squares(batch.squares().left, state,
+                 {batch.squares().rows, cols, kernels::kLeftPanelLines});
 }
 
 std::vector<double> Right(const FullyConnectedDiagonalBatch& batch, DataType state, int64_t cols) {
-  return Squares(batch.squares().right, state, batch.squares().rows * cols);
+  return Squares(batch.squares().right, state,
+                 {batch.squares().rows, cols, kernels::kRightPanelLines});
 }
 
 double MaxElement(const std::vector<double>& values) {
@@ -290,15 +300,16 @@ TEST(BatchTest, RefusesWeightedSquaresThatOverflow) {
                    "row_weights", "1", "none");
 }
 
+// Every row of either side takes whole cache lines.
 TEST(BatchTest, Bytes) {
   reference::Tower tower = Ones(4);
   EXPECT_EQ(
       FullyConnectedDiagonalBatchBytes(HeaderOf(tower, DataType::kFloat16), DataType::kFloat32),
-      2 * (3 + 2) * 4);
+      2 * (1 + 1) * 64);
   tower.row_weights = {1, 1};
   EXPECT_EQ(
       FullyConnectedDiagonalBatchBytes(HeaderOf(tower, DataType::kFloat16), DataType::kFloat64),
-      2 * (3 + 2) * 8 + 2 * 8);
+      2 * (1 + 1) * 64 + 2 * 8);
 }
 
 }  // namespace

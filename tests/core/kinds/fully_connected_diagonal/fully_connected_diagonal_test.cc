@@ -46,7 +46,7 @@ class Average {
       pointers.push_back(batches.back().get());
     }
     bound_ = kind_->BoundOf(pointers);
-    kind_->Advance(step, pointers, *state_, *state_, backend_);
+    kind_->Advance(step, pointers, false, *state_, *state_, backend_);
     total_weight_ = step.decay * total_weight_ + step.weight;
   }
 
@@ -359,7 +359,10 @@ TEST(FullyConnectedDiagonalTest, HeldBytesAreTheBatchs) {
   std::mt19937 random(1);
   const auto kind = KindOf(Spec(3, 2, false, DataType::kFloat64, 2));
   EXPECT_EQ(kind->HeldBytes(HeaderOf(RandomTower(random, 7, 3, 2, 2), DataType::kFloat32)),
-            7 * 5 * 8);
+            7 * (1 + 1) * 64);
+  EXPECT_EQ(KindOf(Spec(30, 20, true, DataType::kFloat32))
+                ->HeldBytes(HeaderOf(RandomTower(random, 7, 30, 20, 1), DataType::kFloat32)),
+            7 * (2 + 2) * 64);
 }
 
 // --- Headers ---

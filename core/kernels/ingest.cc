@@ -1,0 +1,269 @@
+#include "core/kernels/ingest.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "core/kernels/target.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/ingest.cc"
+#include "hwy/foreach_target.h"  // must come before highway.h
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fisherd::kernels::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// The lanes' type on the wire, as Highway knows it.
+template <typename Wire>
+struct LaneOf {
+  using Type = Wire;
+};
+template <>
+struct LaneOf<Bfloat16> {
+  using Type = hwy::bfloat16_t;
+};
+template <>
+struct LaneOf<Float16> {
+  using Type = hwy::float16_t;
+};
+
+// Unaligned elements in their own type.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadBytes(D d, const std::byte* from) {
+#if HWY_TARGET == HWY_SCALAR  // would load through a misaligned pointer
+  hn::TFromD<D> lane;
+  std::memcpy(&lane, from, sizeof(lane));
+  return hn::LoadU(d, &lane);
+#else
+  return hn::LoadU(d, reinterpret_cast<const hn::TFromD<D>*>(from));
+#endif
+}
+
+// Takes wire elements to lanes of T times the scale, rounded once. kWide goes by way of 64 bits,
+// for a scale or an element that float does not hold; where the scale fits, a product in float is
+// the same.
+template <typename Wire, typename T, bool kWide>
+struct Loader {
+  static constexpr bool kByDouble = kWide || std::is_same_v<T, double>;
+  using Lane = typename LaneOf<Wire>::Type;
+  using Work = std::conditional_t<kByDouble, double, float>;
+  using Wide = hn::CappedTag<Work, kLine<Work>>;
+  using D = hn::Rebind<T, Wide>;
+
+  explicit Loader(double scale) : scale(static_cast<Work>(scale)) {}
+
+  HWY_INLINE hn::Vec<D> operator()(D d, const std::byte* from) const {
+    const Wide wide;
+    const auto scaled = hn::Mul(hn::Set(wide, scale), Load(wide, from));
+    if constexpr (std::is_same_v<Work, T>) {
+      return scaled;
+    } else {
+      return hn::DemoteTo(d, scaled);
+    }
+  }
+
+  HWY_INLINE hn::Vec<Wide> Load(Wide wide, const std::byte* from) const {
+    const auto lanes = LoadBytes(hn::Rebind<Lane, Wide>(), from);
+    if constexpr (std::is_same_v<Lane, Work>) {
+      return lanes;
+    } else if constexpr (std::is_same_v<Work, float> || std::is_same_v<Lane, float>) {
+      return hn::PromoteTo(wide, lanes);
+    } else {
+      return hn::PromoteTo(wide, hn::PromoteTo(hn::Rebind<float, Wide>(), lanes));
+    }
+  }
+
+  const Work scale;
+};
+
+// Squares runs of elements, and keeps the largest square.
+template <typename Wire, typename T, bool kWide, bool kAccumulate>
+class Squarer {
+  using L = Loader<Wire, T, kWide>;
+  using D = typename L::D;
+  using Bits = hn::RebindToUnsigned<D>;
+  using V = hn::Vec<D>;
+
+ public:
+  explicit Squarer(double scale) : loader_(scale) {}
+
+  // Takes the elements of a run, as far as they are columns of one panel.
+  HWY_INLINE void Part(const std::byte* from, int64_t count, T* to, hn::Vec<Bits>& largest) const {
+    const D d;
+    const int64_t lanes = hn::Lanes(d);
+    int64_t k = 0;
+    for (; k + lanes <= count; k += lanes) {
+      const V squares = Square(d, from + k * sizeof(Wire), to + k);
+      hn::StoreU(squares, d, to + k);
+      largest = Max(largest, squares);
+    }
+    if (k < count) Rest(from + k * sizeof(Wire), count - k, to + k, largest);
+  }
+
+  // `panels` whole panels of one row.
+  HWY_INLINE void Panels(const std::byte* from, int64_t panels, int64_t width, int64_t stride,
+                         T* to, hn::Vec<Bits>& largest) const {
+    const D d;
+    const int64_t lanes = hn::Lanes(d);
+    for (int64_t panel = 0; panel < panels; ++panel, to += stride) {
+      for (int64_t k = 0; k < width; k += lanes, from += lanes * sizeof(Wire)) {
+        const V squares = Square(d, from, to + k);
+        hn::Store(squares, d, to + k);
+        largest = Max(largest, squares);
+      }
+    }
+  }
+
+  static T Largest(hn::Vec<Bits> largest) {
+    using Lane = hn::TFromD<Bits>;
+    HWY_ALIGN Lane lanes[kLine<T>];
+    hn::Store(largest, Bits(), lanes);
+    const Lane most = *std::max_element(lanes, lanes + hn::Lanes(Bits()));
+    return std::bit_cast<T>(most);
+  }
+
+ private:
+  HWY_INLINE V Square(D d, const std::byte* from, const T* to) const {
+    const V x = loader_(d, from);
+    if constexpr (kAccumulate) {
+      return hn::MulAdd(x, x, hn::LoadU(d, to));
+    } else {
+      return hn::Mul(x, x);
+    }
+  }
+
+  // The bits of floats from 0 up are in the order of their values, with infinity and NaN at the
+  // end: one comparison finds the largest and the bad. A square has no sign, except NaN's.
+  static HWY_INLINE hn::Vec<Bits> Max(hn::Vec<Bits> largest, V squares) {
+    return hn::Max(largest, hn::BitCast(Bits(), squares));
+  }
+
+  // Fewer elements than a vector has: by way of one that is filled up with zeros.
+  HWY_NOINLINE void Rest(const std::byte* from, int64_t count, T* to,
+                         hn::Vec<Bits>& largest) const {
+    const D d;
+    HWY_ALIGN std::byte elements[kLine<T> * sizeof(double)] = {};
+    HWY_ALIGN T there[kLine<T>] = {};
+    std::memcpy(elements, from, count * sizeof(Wire));
+    if constexpr (kAccumulate) std::copy_n(to, count, there);
+    const V squares = Square(d, elements, there);
+    hn::Store(squares, d, there);
+    std::copy_n(there, count, to);
+    largest = Max(largest, squares);
+  }
+
+  const L loader_;
+};
+
+template <typename Wire, typename T, bool kWide, bool kAccumulate>
+T IngestAs(const IngestRun& run, const PackedShape& shape, T* packed) {
+  using S = Squarer<Wire, T, kWide, kAccumulate>;
+  const S squarer(run.scale);
+  const int64_t width = shape.panel_lines * kLine<T>;
+  const int64_t whole_cols = shape.cols / width * width;
+  const std::byte* from = run.from;
+  int64_t row = run.first / shape.cols;
+  int64_t col = run.first % shape.cols;
+  auto largest = hn::Zero(typename hn::RebindToUnsigned<typename Loader<Wire, T, kWide>::D>());
+  for (int64_t left = run.count; left > 0;) {
+    T* const to = packed + PackedIndex<T>(shape, row, col);
+    int64_t count = std::min(left, shape.cols - col);
+    const int64_t panels = col % width == 0 ? (std::min(col + count, whole_cols) - col) / width : 0;
+    if (panels > 0) {
+      count = panels * width;
+      squarer.Panels(from, panels, width, shape.rows * width, to, largest);
+    } else {
+      count = std::min(count, width - col % width);
+      squarer.Part(from, count, to, largest);
+    }
+    from += count * sizeof(Wire);
+    left -= count;
+    col += count;
+    if (col == shape.cols) {
+      col = 0;
+      ++row;
+    }
+  }
+  return S::Largest(largest);
+}
+
+template <typename Wire, typename T>
+T IngestTo(const IngestRun& run, const PackedShape& shape, T* packed) {
+  // Float holds the scale, and every element of the wire.
+  const bool narrow = !std::is_same_v<Wire, double> && static_cast<float>(run.scale) == run.scale;
+  if constexpr (std::is_same_v<T, float> && !std::is_same_v<Wire, double>) {
+    if (narrow) {
+      return run.accumulate ? IngestAs<Wire, T, false, true>(run, shape, packed)
+                            : IngestAs<Wire, T, false, false>(run, shape, packed);
+    }
+  }
+  return run.accumulate ? IngestAs<Wire, T, true, true>(run, shape, packed)
+                        : IngestAs<Wire, T, true, false>(run, shape, packed);
+}
+
+#define FISHERD_INGEST(Wire, T)                                                  \
+  T Ingest##Wire##T(const IngestRun& run, const PackedShape& shape, T* packed) { \
+    return IngestTo<Wire, T>(run, shape, packed);                                \
+  }
+FISHERD_INGEST(float, float)
+FISHERD_INGEST(double, float)
+FISHERD_INGEST(Bfloat16, float)
+FISHERD_INGEST(Float16, float)
+FISHERD_INGEST(float, double)
+FISHERD_INGEST(double, double)
+FISHERD_INGEST(Bfloat16, double)
+FISHERD_INGEST(Float16, double)
+#undef FISHERD_INGEST
+
+int64_t ThisTarget() { return HWY_TARGET; }
+
+}  // namespace
+}  // namespace fisherd::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace fisherd::kernels {
+namespace {
+
+#define FISHERD_INGEST(Wire, T)                                                     \
+  HWY_EXPORT(Ingest##Wire##T);                                                      \
+  T Dispatch(std::type_identity<Wire>, std::type_identity<T>, const IngestRun& run, \
+             const PackedShape& shape, T* packed) {                                 \
+    return HWY_DYNAMIC_DISPATCH(Ingest##Wire##T)(run, shape, packed);               \
+  }
+FISHERD_INGEST(float, float)
+FISHERD_INGEST(double, float)
+FISHERD_INGEST(Bfloat16, float)
+FISHERD_INGEST(Float16, float)
+FISHERD_INGEST(float, double)
+FISHERD_INGEST(double, double)
+FISHERD_INGEST(Bfloat16, double)
+FISHERD_INGEST(Float16, double)
+#undef FISHERD_INGEST
+
+HWY_EXPORT(ThisTarget);
+
+}  // namespace
+
+template <typename Wire, typename T>
+T Ingest(const IngestRun& run, const PackedShape& shape, T* packed) {
+  return Dispatch(std::type_identity<Wire>(), std::type_identity<T>(), run, shape, packed);
+}
+template float Ingest<float, float>(const IngestRun&, const PackedShape&, float*);
+template float Ingest<double, float>(const IngestRun&, const PackedShape&, float*);
+template float Ingest<Bfloat16, float>(const IngestRun&, const PackedShape&, float*);
+template float Ingest<Float16, float>(const IngestRun&, const PackedShape&, float*);
+template double Ingest<float, double>(const IngestRun&, const PackedShape&, double*);
+template double Ingest<double, double>(const IngestRun&, const PackedShape&, double*);
+template double Ingest<Bfloat16, double>(const IngestRun&, const PackedShape&, double*);
+template double Ingest<Float16, double>(const IngestRun&, const PackedShape&, double*);
+
+std::string IngestTarget() { return TargetName(HWY_DYNAMIC_DISPATCH(ThisTarget)()); }
+
+}  // namespace fisherd::kernels
+#endif  // HWY_ONCE
