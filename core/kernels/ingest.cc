@@ -105,17 +105,46 @@ class Squarer {
     if (k < count) Rest(from + k * sizeof(Wire), count - k, to + k, largest);
   }
 
-  // `panels` whole panels of one row.
-  HWY_INLINE void Panels(const std::byte* from, int64_t panels, int64_t width, int64_t stride,
-                         T* to, hn::Vec<Bits>& largest) const {
+  // `rows` whole rows. What the tails of rows read beyond them, before `end`, does not count; it
+  // leaves zeros in the padding, or what is there.
+  template <int kLines>
+  HWY_INLINE void Rows(const std::byte* from, const std::byte* end, int64_t first, int64_t rows,
+                       const PackedShape& shape, T* packed, hn::Vec<Bits>& largest) const {
+    constexpr int64_t kWidth = kLines * kLine<T>;
     const D d;
     const int64_t lanes = hn::Lanes(d);
-    for (int64_t panel = 0; panel < panels; ++panel, to += stride) {
-      for (int64_t k = 0; k < width; k += lanes, from += lanes * sizeof(Wire)) {
-        const V squares = Square(d, from, to + k);
-        hn::Store(squares, d, to + k);
+    const int64_t panels_end = shape.cols / kWidth * kWidth;
+    const int64_t tail_end = shape.cols / lanes * lanes;
+    const int64_t tail_width = PanelWidth<T>(shape, panels_end);
+    const auto mask = hn::FirstN(d, shape.cols - tail_end);
+    T* to = packed + first * kWidth;
+    T* tail = packed + PanelOffset<T>(shape, panels_end) + first * tail_width;
+    for (int64_t row = 0; row < rows; ++row, to += kWidth, tail += tail_width) {
+      T* panel = to;
+      for (int64_t col = 0; col < panels_end; col += kWidth, panel += shape.rows * kWidth) {
+        for (int64_t k = 0; k < kWidth; k += lanes, from += lanes * sizeof(Wire)) {
+          const V squares = Square(d, from, panel + k);
+          hn::Store(squares, d, panel + k);
+          largest = Max(largest, squares);
+        }
+      }
+      int64_t col = panels_end;
+      for (; col < tail_end; col += lanes, from += lanes * sizeof(Wire)) {
+        const V squares = Square(d, from, tail + (col - panels_end));
+        hn::Store(squares, d, tail + (col - panels_end));
         largest = Max(largest, squares);
       }
+      if (col == shape.cols) continue;
+      T* const last = tail + (col - panels_end);
+      if (end - from >= static_cast<int64_t>(lanes * sizeof(Wire))) {
+        const V x = hn::IfThenElseZero(mask, loader_(d, from));
+        const V squares = SquareOf(x, last);
+        hn::Store(squares, d, last);
+        largest = Max(largest, hn::IfThenElseZero(mask, squares));
+      } else {
+        Rest(from, shape.cols - col, last, largest);
+      }
+      from += (shape.cols - col) * sizeof(Wire);
     }
   }
 
@@ -129,9 +158,12 @@ class Squarer {
 
  private:
   HWY_INLINE V Square(D d, const std::byte* from, const T* to) const {
-    const V x = loader_(d, from);
+    return SquareOf(loader_(d, from), to);
+  }
+
+  static HWY_INLINE V SquareOf(V x, const T* to) {
     if constexpr (kAccumulate) {
-      return hn::MulAdd(x, x, hn::LoadU(d, to));
+      return hn::MulAdd(x, x, hn::LoadU(D(), to));
     } else {
       return hn::Mul(x, x);
     }
@@ -160,36 +192,41 @@ class Squarer {
   const L loader_;
 };
 
-template <typename Wire, typename T, bool kWide, bool kAccumulate>
-T IngestAs(const IngestRun& run, const PackedShape& shape, T* packed) {
+template <int kLines, typename Wire, typename T, bool kWide, bool kAccumulate>
+T IngestPanels(const IngestRun& run, const PackedShape& shape, T* packed) {
   using S = Squarer<Wire, T, kWide, kAccumulate>;
+  constexpr int64_t kWidth = kLines * kLine<T>;
   const S squarer(run.scale);
-  const int64_t width = shape.panel_lines * kLine<T>;
-  const int64_t whole_cols = shape.cols / width * width;
   const std::byte* from = run.from;
+  const std::byte* const end = from + run.count * sizeof(Wire);
   int64_t row = run.first / shape.cols;
   int64_t col = run.first % shape.cols;
   auto largest = hn::Zero(typename hn::RebindToUnsigned<typename Loader<Wire, T, kWide>::D>());
   for (int64_t left = run.count; left > 0;) {
-    T* const to = packed + PackedIndex<T>(shape, row, col);
-    int64_t count = std::min(left, shape.cols - col);
-    const int64_t panels = col % width == 0 ? (std::min(col + count, whole_cols) - col) / width : 0;
-    if (panels > 0) {
-      count = panels * width;
-      squarer.Panels(from, panels, width, shape.rows * width, to, largest);
-    } else {
-      count = std::min(count, width - col % width);
-      squarer.Part(from, count, to, largest);
+    int64_t count = left / shape.cols * shape.cols;
+    if (col == 0 && count > 0) {
+      squarer.template Rows<kLines>(from, end, row, count / shape.cols, shape, packed, largest);
+      row += count / shape.cols;
+    } else {  // of the first row, or of the last
+      count = std::min({left, shape.cols - col, kWidth - col % kWidth});
+      squarer.Part(from, count, packed + PackedIndex<T>(shape, row, col), largest);
+      col += count;
+      if (col == shape.cols) {
+        col = 0;
+        ++row;
+      }
     }
     from += count * sizeof(Wire);
     left -= count;
-    col += count;
-    if (col == shape.cols) {
-      col = 0;
-      ++row;
-    }
   }
   return S::Largest(largest);
+}
+
+template <typename Wire, typename T, bool kWide, bool kAccumulate>
+T IngestAs(const IngestRun& run, const PackedShape& shape, T* packed) {
+  return shape.panel_lines == kLeftPanelLines
+             ? IngestPanels<kLeftPanelLines, Wire, T, kWide, kAccumulate>(run, shape, packed)
+             : IngestPanels<kRightPanelLines, Wire, T, kWide, kAccumulate>(run, shape, packed);
 }
 
 template <typename Wire, typename T>

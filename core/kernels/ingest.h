@@ -24,8 +24,8 @@ struct IngestRun {
 
 // Writes (scale·x)² into, or adds it to, its place in `packed`, which has this shape and is
 // aligned to a cache line. Returns the largest value written, 0 or above; infinity or NaN if one
-// of the run's is not finite, be it the element, its square or the sum. The last line's padding is
-// left alone. Thread-safe for runs that do not overlap.
+// of the run's is not finite, be it the element, its square or the sum. The padding of
+// their rows may become zeros. Thread-safe for runs that do not overlap.
 //
 // Wire is float, double, Bfloat16 or Float16; T, the state's type, is float or double. A sum over
 // sources is x·x + sum with one rounding where the target has FMA.

@@ -12,9 +12,10 @@ namespace fisherd::kernels {
 template <typename T>
 inline constexpr int64_t kLine = 64 / sizeof(T);
 
-// A matrix [rows, cols] cut into panels of `panel_lines` cache lines of columns, the last one
-// narrower: a panel holds its columns of every row, row after row. The last line of columns is
-// padded with zeros. The same for every target, so that a batch outlives a change of target.
+// A matrix [rows, cols] cut into panels of `panel_lines` (one of the two below) lines of columns,
+// the last one narrower: a panel holds its columns of every row, row after row. The last line of
+// columns is padded with zeros. The same for every target, so that a batch outlives a change of
+// target.
 struct PackedShape {
   int64_t rows = 0;
   int64_t cols = 0;

@@ -78,7 +78,7 @@ void CheckRuns(const PackedShape& shape, double scale, int64_t run) {
     }
   }
   EXPECT_EQ(largest, most);
-  EXPECT_EQ(packed.untouched(), PackedSize<T>(shape) - shape.rows * shape.cols);
+  EXPECT_TRUE(packed.padding_is_clean());
 }
 
 template <typename Wire, typename T>

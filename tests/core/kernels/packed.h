@@ -43,8 +43,14 @@ class Packed {
   const T* data() const { return block_.data(); }
   T& at(int64_t row, int64_t col) { return block_.data()[PackedIndex<T>(shape_, row, col)]; }
   T at(int64_t row, int64_t col) const { return block_.data()[PackedIndex<T>(shape_, row, col)]; }
-  int64_t untouched() const {
-    return std::count(block_.data(), block_.data() + block_.size(), kUntouched);
+  // All but the elements: each is as it was, or a zero.
+  bool padding_is_clean() const {
+    const int64_t padding = block_.size() - shape_.rows * shape_.cols;
+    int64_t clean = 0;
+    for (const T* x = block_.data(); x != block_.data() + block_.size(); ++x) {
+      clean += *x == kUntouched || *x == 0;
+    }
+    return clean >= padding;
   }
 
   static constexpr T kUntouched = -7;

@@ -1,0 +1,182 @@
+// The product as it is for most shapes: blocks of rows of the state by vectors of its columns,
+// their sums in registers. Included once for each target.
+
+#if defined(FISHERD_CORE_KERNELS_ADVANCE_BLOCK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FISHERD_CORE_KERNELS_ADVANCE_BLOCK_INL_H_
+#undef FISHERD_CORE_KERNELS_ADVANCE_BLOCK_INL_H_
+#else
+#define FISHERD_CORE_KERNELS_ADVANCE_BLOCK_INL_H_
+#endif
+
+#include "core/kernels/advance_finish-inl.h"
+#include "hwy/cache_control.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fisherd::kernels::HWY_NAMESPACE {
+namespace {
+
+// 8 rows of 3 vectors are 24 of 32 registers; 6 of 2 (4 where a line has 8 elements only), 12
+// of 16.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SCALAR
+template <typename T>
+constexpr int kBlockRows = sizeof(T) == 8 ? 4 : 6;
+constexpr int kBlockVectors = 2;
+#else
+template <typename T>
+constexpr int kBlockRows = 8;
+constexpr int kBlockVectors = 3;
+#endif
+
+// Sizeless vectors cannot be in arrays, so a block's rows are spelt out.
+#define FISHERD_ROWS(ROW) ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+
+// Where a segment's part of a block begins. `panel` is the first column of the right side's panel,
+// `width` the panel's.
+template <typename T>
+HWY_INLINE const T* LeftOf(const typename AdvancePlan<T>::Segment& segment, int64_t row) {
+  const uint64_t within = static_cast<uint64_t>(row) % kLine<T>;
+  return segment.tower->left + (row - within) * segment.tower->rows + segment.first * kLine<T> +
+         within;
+}
+template <typename T>
+HWY_INLINE const T* RightOf(const typename AdvancePlan<T>::Segment& segment, int64_t panel,
+                            int64_t width, int64_t col) {
+  return segment.tower->right + panel * segment.tower->rows + segment.first * width + col - panel;
+}
+
+// One chain of kRows rows and kVectors vectors of columns: a multiply-add for every row of the
+// batch, rows in order. kOnes: the left side is a one, for the bias row.
+template <int kRows, int kVectors, bool kOnes, typename T>
+HWY_NOINLINE void SumBlock(const ChainJob<T>& job, const Block& block, int64_t panel,
+                           int64_t width) {
+  const Tag<T> d;
+  const int64_t lanes = hn::Lanes(d);
+  using V = hn::Vec<Tag<T>>;
+  const int64_t at = block.row * job.cols + block.col;
+  const bool full = block.rows == kRows && block.cols == kVectors * lanes;
+  const bool direct = full && job.chaining == Chaining::kOnly;
+  if (direct || (full && job.chaining == Chaining::kLast)) {  // what the sums will meet in the end
+    const T* from = job.from + at;
+    for (int r = 0; r < kRows; ++r, from += job.cols) {
+      hwy::Prefetch(from);
+      if constexpr (kVectors > 1) hwy::Prefetch(from + lanes);
+      if constexpr (kVectors > 2) hwy::Prefetch(from + 2 * lanes);
+    }
+  }
+#define ROW(r) V c##r##0 = hn::Zero(d), c##r##1 = c##r##0, c##r##2 = c##r##0;
+  FISHERD_ROWS(ROW)
+#undef ROW
+  for (const auto& segment : job.segments) {
+    const T* HWY_RESTRICT left = kOnes ? nullptr : LeftOf<T>(segment, block.row);
+    const T* HWY_RESTRICT right = RightOf<T>(segment, panel, width, block.col);
+    for (int64_t n = segment.rows; n > 0; --n) {
+      const V b0 = hn::Load(d, right);
+      V b1 = b0, b2 = b0;
+      if constexpr (kVectors > 1) b1 = hn::Load(d, right + lanes);
+      if constexpr (kVectors > 2) b2 = hn::Load(d, right + 2 * lanes);
+#define ROW(r)                                                          \
+  if constexpr (kRows > r) {                                            \
+    if constexpr (kOnes) {                                              \
+      c##r##0 = hn::Add(c##r##0, b0);                                   \
+      if constexpr (kVectors > 1) c##r##1 = hn::Add(c##r##1, b1);       \
+      if constexpr (kVectors > 2) c##r##2 = hn::Add(c##r##2, b2);       \
+    } else {                                                            \
+      const V a = hn::Set(d, left[r]);                                  \
+      c##r##0 = hn::MulAdd(a, b0, c##r##0);                             \
+      if constexpr (kVectors > 1) c##r##1 = hn::MulAdd(a, b1, c##r##1); \
+      if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(a, b2, c##r##2); \
+    }                                                                   \
+  }
+      FISHERD_ROWS(ROW)
+#undef ROW
+      if constexpr (!kOnes) left += kLine<T>;
+      right += width;
+    }
+  }
+  if (direct) {
+    FISHERD_AVERAGE(T, job);
+    const T* from = job.from + at;
+    T* to = job.to + at;
+#define ROW(r)                                                                         \
+  if constexpr (kRows > r) {                                                           \
+    hn::StoreU(average(hn::LoadU(d, from), c##r##0), d, to);                           \
+    if constexpr (kVectors > 1) {                                                      \
+      hn::StoreU(average(hn::LoadU(d, from + lanes), c##r##1), d, to + lanes);         \
+    }                                                                                  \
+    if constexpr (kVectors > 2) {                                                      \
+      hn::StoreU(average(hn::LoadU(d, from + 2 * lanes), c##r##2), d, to + 2 * lanes); \
+    }                                                                                  \
+    from += job.cols;                                                                  \
+    to += job.cols;                                                                    \
+  }
+    FISHERD_ROWS(ROW)
+#undef ROW
+    return;
+  }
+  constexpr int64_t kStride = kRightPanelLines * kLine<T>;
+  HWY_ALIGN T chain[kRows * kStride];
+#define ROW(r)                                                                          \
+  if constexpr (kRows > r) {                                                            \
+    hn::Store(c##r##0, d, chain + r * kStride);                                         \
+    if constexpr (kVectors > 1) hn::Store(c##r##1, d, chain + r * kStride + lanes);     \
+    if constexpr (kVectors > 2) hn::Store(c##r##2, d, chain + r * kStride + 2 * lanes); \
+  }
+  FISHERD_ROWS(ROW)
+#undef ROW
+  FinishBlock(job, block, chain, kStride);
+}
+#undef FISHERD_ROWS
+
+// All blocks of `rows` rows of the state, along the tile's columns.
+template <int kRows, bool kOnes, typename T>
+void SumRows(const ChainJob<T>& job, int64_t row, int64_t rows) {
+  const int64_t lanes = hn::Lanes(Tag<T>());
+  constexpr int64_t kPanel = kRightPanelLines * kLine<T>;
+  for (int64_t panel = job.tile.first_col; panel < job.tile.last_col; panel += kPanel) {
+    const int64_t last = std::min(panel + kPanel, job.tile.last_col);
+    const int64_t width = PanelWidth<T>({0, job.cols, kRightPanelLines}, panel);
+    for (int64_t col = panel; col < last;) {
+      // Full blocks, and two and two vectors rather than three and a slow one.
+      const int64_t left = (last - col + lanes - 1) / lanes;
+      const int64_t vectors = left == 4 ? 2 : std::min<int64_t>(left, kBlockVectors);
+      const Block block{row, col, rows, std::min(vectors * lanes, last - col)};
+      if (vectors == 1) {
+        SumBlock<kRows, 1, kOnes>(job, block, panel, width);
+      } else if (vectors == 2 || kBlockVectors == 2) {
+        SumBlock<kRows, 2, kOnes>(job, block, panel, width);
+      } else {
+        SumBlock<kRows, kBlockVectors, kOnes>(job, block, panel, width);
+      }
+      col += vectors * lanes;
+    }
+  }
+}
+
+template <typename T>
+void SumBiasRow(const ChainJob<T>& job) {
+  if (job.tile.last_row > job.left_cols) SumRows<1, true>(job, job.left_cols, 1);
+}
+
+template <typename T>
+void SumBlocks(const ChainJob<T>& job) {
+  const int64_t last = std::min(job.tile.last_row, job.left_cols);
+  for (int64_t row = job.tile.first_row; row < last;) {
+    // A block does not leave its panel: a line of 16 is blocks of 6, 6 and 4.
+    constexpr int kRest = kLine<T> % kBlockRows<T>;
+    const int64_t panel_left = kLine<T> - row % kLine<T>;
+    const int64_t rows = std::min<int64_t>({kBlockRows<T>, panel_left, last - row});
+    if (kRest != 0 && panel_left == kRest) {
+      SumRows<kRest == 0 ? 1 : kRest, false>(job, row, rows);
+    } else {
+      SumRows<kBlockRows<T>, false>(job, row, rows);
+    }
+    row += rows;
+  }
+  SumBiasRow(job);
+}
+
+}  // namespace
+}  // namespace fisherd::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

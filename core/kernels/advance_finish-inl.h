@@ -1,0 +1,146 @@
+// How the sums of a chain meet the state, for one target: included once for each.
+
+#if defined(FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_
+#undef FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_
+#else
+#define FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_
+#endif
+
+#include <algorithm>
+#include <type_traits>
+
+#include "core/kernels/advance_job.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace fisherd::kernels::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <typename T>
+using Tag = hn::CappedTag<T, kLine<T>>;
+
+// decay·from + weight·sum in T, as advance.h defines it for one chain. Its numbers are vectors
+// already, which the compiler keeps in registers.
+#define FISHERD_AVERAGE(T, job)                                                             \
+  const Tag<T> average_tag;                                                                 \
+  const T average_decay = static_cast<T>((job).decay);                                      \
+  const auto decay_high = hn::Set(average_tag, average_decay);                              \
+  const auto decay_low = hn::Set(average_tag, static_cast<T>((job).decay - average_decay)); \
+  const auto chain_weight = hn::Set(average_tag, static_cast<T>((job).weight));             \
+  const auto average = [&](auto from, auto sum) HWY_ATTR {                                  \
+    if constexpr (std::is_same_v<T, double>) { /* nothing is left of the decay */           \
+      return hn::MulAdd(decay_high, from, hn::Mul(chain_weight, sum));                      \
+    } else {                                                                                \
+      return hn::MulAdd(decay_high, from,                                                   \
+                        hn::MulAdd(chain_weight, sum, hn::Mul(decay_low, from)));           \
+    }                                                                                       \
+  }
+
+// `count` elements that follow on each other, in T.
+template <typename T>
+HWY_INLINE void AverageRun(const ChainJob<T>& job, const T* sums, int64_t count, const T* from,
+                           T* to) {
+  FISHERD_AVERAGE(T, job);
+  const Tag<T> d;
+  const int64_t lanes = hn::Lanes(d);
+  int64_t k = 0;
+  for (; k + lanes <= count; k += lanes) {
+    hn::StoreU(average(hn::LoadU(d, from + k), hn::LoadU(d, sums + k)), d, to + k);
+  }
+  if (k == count) return;
+  HWY_ALIGN T part[2 * kLine<T>] = {};
+  std::copy_n(from + k, count - k, part);
+  std::copy_n(sums + k, count - k, part + kLine<T>);
+  hn::Store(average(hn::Load(d, part), hn::Load(d, part + kLine<T>)), d, part);
+  std::copy_n(part, count - k, to + k);
+}
+
+template <typename T>
+HWY_INLINE hn::Vec<Tag<double>> LoadWide(const T* from) {
+  const Tag<double> wide;
+  if constexpr (std::is_same_v<T, double>) {
+    return hn::LoadU(wide, from);
+  } else {
+    return hn::PromoteTo(wide, hn::LoadU(hn::Rebind<T, Tag<double>>(), from));
+  }
+}
+
+template <typename T>
+HWY_INLINE void StoreNarrow(hn::Vec<Tag<double>> value, T* to) {
+  const Tag<double> wide;
+  if constexpr (std::is_same_v<T, double>) {
+    hn::StoreU(value, wide, to);
+  } else if constexpr (HWY_TARGET == HWY_SCALAR) {
+    *to = static_cast<T>(hn::GetLane(value));  // where DemoteTo makes overflow a finite number
+  } else {
+    const hn::Rebind<T, Tag<double>> narrow;
+    hn::StoreU(hn::DemoteTo(narrow, value), narrow, to);
+  }
+}
+
+// A block in 64 bits: onto the sums of chains (kAdds), into the state (kEnds), or both.
+template <bool kAdds, bool kEnds, typename T>
+HWY_NOINLINE void FoldBlock(const ChainJob<T>& job, const Block& block, const T* chain,
+                            int64_t stride) {
+  const Tag<double> wide;
+  const int64_t lanes = hn::Lanes(wide);
+  const auto weight = hn::Set(wide, job.weight);
+  const auto decay = hn::Set(wide, job.decay);
+  for (int64_t r = 0; r < block.rows; ++r, chain += stride) {
+    double* HWY_RESTRICT sums = job.sums + (block.row + r - job.tile.first_row) * job.sums_stride +
+                                block.col - job.tile.first_col;
+    const T* from = job.from + (block.row + r) * job.cols + block.col;
+    T* to = job.to + (block.row + r) * job.cols + block.col;
+    const auto sum = [&](int64_t k) HWY_ATTR {
+      const auto x = LoadWide(chain + k);
+      if constexpr (kAdds) return hn::MulAdd(weight, x, hn::Load(wide, sums + k));
+      return hn::Mul(weight, x);
+    };
+    if constexpr (!kEnds) {
+      for (int64_t k = 0; k < block.cols; k += lanes) hn::Store(sum(k), wide, sums + k);
+      continue;
+    }
+    int64_t k = 0;
+    for (; k + lanes <= block.cols; k += lanes) {
+      StoreNarrow(hn::MulAdd(decay, LoadWide(from + k), sum(k)), to + k);
+    }
+    if (const int64_t rest = block.cols - k; rest > 0) {
+      HWY_ALIGN T part[kLine<double>] = {};
+      std::copy_n(from + k, rest, part);
+      StoreNarrow(hn::MulAdd(decay, LoadWide(part), sum(k)), part);
+      std::copy_n(part, rest, to + k);
+    }
+  }
+}
+
+// A block whose sums are in `chain`, rows `stride` apart. There and in the sums of chains whole
+// vectors may be read beyond the block's columns.
+template <typename T>
+HWY_NOINLINE void FinishBlock(const ChainJob<T>& job, const Block& block, const T* chain,
+                              int64_t stride) {
+  switch (job.chaining) {
+    case Chaining::kOnly:
+      for (int64_t r = 0; r < block.rows; ++r) {
+        const int64_t at = (block.row + r) * job.cols + block.col;
+        AverageRun(job, chain + r * stride, block.cols, job.from + at, job.to + at);
+      }
+      return;
+    case Chaining::kSingle:
+      return FoldBlock<false, true>(job, block, chain, stride);
+    case Chaining::kFirst:
+      return FoldBlock<false, false>(job, block, chain, stride);
+    case Chaining::kMiddle:
+      return FoldBlock<true, false>(job, block, chain, stride);
+    case Chaining::kLast:
+      return FoldBlock<true, true>(job, block, chain, stride);
+  }
+}
+
+}  // namespace
+}  // namespace fisherd::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
