@@ -12,8 +12,8 @@
 namespace fisherd::core {
 namespace {
 
-// What one tile reads of the right side stays in a second-level cache while the tile's rows pass
-// by, and so do the sums of its chains.
+// What one tile reads of the right side in a pass stays in a second-level cache while the tile's
+// rows go by.
 constexpr int64_t kCacheBytes = 384 << 10;
 constexpr int64_t kMostTileRows = 128;
 
@@ -37,9 +37,11 @@ int64_t Tiles(const Tiling& tiling, int64_t rows, int64_t cols) {
 template <typename T>
 Tiling TilingFor(const kernels::AdvancePlan<T>& plan, int threads) {
   using Plan = kernels::AdvancePlan<T>;
-  const int64_t depth = std::min(plan.depth(), kernels::kChainRows);
-  const int64_t bytes_per_col =
-      std::max<int64_t>(depth * sizeof(T), plan.narrow() ? 1 : kMostTileRows * sizeof(double));
+  const int64_t depth = std::min(plan.depth(), kernels::kPassChains * kernels::kChainRows);
+  int64_t bytes_per_col = depth * sizeof(T);
+  if (plan.chains() > kernels::kPassChains) {  // so do the sums from pass to pass
+    bytes_per_col = std::max<int64_t>(bytes_per_col, kMostTileRows * sizeof(double));
+  }
   const int64_t cols =
       std::max<int64_t>(kCacheBytes / bytes_per_col / Plan::kTileCols, 1) * Plan::kTileCols;
   Tiling tiling{.rows = kMostTileRows, .cols = std::min(cols, plan.cols())};

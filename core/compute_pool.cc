@@ -1,5 +1,10 @@
 #include "core/compute_pool.h"
 
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -42,6 +47,27 @@ class Loop {
 
 ComputePool::ComputePool(int threads) {
   for (int i = 0; i < std::max(threads, 1); ++i) workers_.emplace_back([this] { Run(); });
+  Pin();
+}
+
+// A worker that has slept may be woken up on the core of whoever wakes it, and stay there for
+// longer than a step takes, while another core is idle. With as many workers as there are cores
+// each gets its own. Fewer are left to the system: other processes might choose the same cores.
+void ComputePool::Pin() {
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  if (workers_.size() < 2 || CPU_COUNT(&allowed) != static_cast<int>(workers_.size())) return;
+  int cpu = -1;
+  for (std::thread& worker : workers_) {
+    do ++cpu;
+    while (!CPU_ISSET(cpu, &allowed));
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET(cpu, &own);
+    pthread_setaffinity_np(worker.native_handle(), sizeof(own), &own);
+  }
+#endif
 }
 
 ComputePool::~ComputePool() {

@@ -16,7 +16,8 @@ namespace fisherd::core {
 // Runs tasks in the order they came, on `threads` threads. Thread-safe.
 class ComputePool {
  public:
-  explicit ComputePool(int threads);  // at least 1
+  // At least 1. As many as this thread's cores: each runs on one of its own.
+  explicit ComputePool(int threads);
   // Runs what has been scheduled, then stops.
   ~ComputePool();
   ComputePool(const ComputePool&) = delete;
@@ -33,6 +34,7 @@ class ComputePool {
 
  private:
   void Run();
+  void Pin();
 
   Mutex mutex_;
   CondVar wake_;

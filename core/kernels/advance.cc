@@ -23,18 +23,18 @@ namespace {
 
 // The same bits whichever way.
 template <typename T>
-void SumChain(const ChainJob<T>& job) {
-  if (job.chaining == Chaining::kOnly && job.depth <= kFewRows) {
-    SumFewRows(job);
-  } else if (job.cols < kLine<T>) {
-    SumNarrow(job);
+void SumPass(const Pass<T>& pass) {
+  if (pass.narrow && pass.chains[0].rows <= kFewRows) {
+    SumFewRows(pass);
+  } else if (pass.cols < kLine<T>) {
+    SumNarrow(pass);
   } else {
-    SumBlocks(job);
+    SumBlocks(pass);
   }
 }
 
-void SumChainFloat(const ChainJob<float>& job) { SumChain(job); }
-void SumChainDouble(const ChainJob<double>& job) { SumChain(job); }
+void SumPassFloat(const Pass<float>& pass) { SumPass(pass); }
+void SumPassDouble(const Pass<double>& pass) { SumPass(pass); }
 
 int64_t ThisTarget() { return HWY_TARGET; }
 
@@ -45,8 +45,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fisherd::kernels {
 
-HWY_EXPORT(SumChainFloat);
-HWY_EXPORT(SumChainDouble);
+HWY_EXPORT(SumPassFloat);
+HWY_EXPORT(SumPassDouble);
 HWY_EXPORT(ThisTarget);
 std::string AdvanceTarget() { return TargetName(HWY_DYNAMIC_DISPATCH(ThisTarget)()); }
 
@@ -61,14 +61,6 @@ double* SumsFor(int64_t count) {
     size = count;
   }
   return sums.get();
-}
-
-template <typename T>
-Chaining ChainingOf(const AdvancePlan<T>& plan, size_t index) {
-  if (plan.narrow()) return Chaining::kOnly;
-  if (plan.chains().size() == 1) return Chaining::kSingle;
-  if (index == 0) return Chaining::kFirst;
-  return index + 1 < plan.chains().size() ? Chaining::kMiddle : Chaining::kLast;
 }
 
 // Elements are 0 or above, unless they are not finite: their bits are in the order of their values.
@@ -92,14 +84,13 @@ AdvancePlan<T>::AdvancePlan(const Step& step) : step_(step) {
     const double weight = step.weight * tower.scale;
     for (int64_t row = 0; row < tower.rows;) {
       // A chain is full, or ends where the scale changes.
-      if (chains_.empty() || chain_rows_ == kChainRows || chains_.back().weight != weight) {
+      if (chains_.empty() || chains_.back().rows == kChainRows || chains_.back().weight != weight) {
         chains_.push_back({.first_segment = static_cast<int>(segments_.size()), .weight = weight});
-        chain_rows_ = 0;
       }
-      const int64_t rows = std::min(kChainRows - chain_rows_, tower.rows - row);
+      const int64_t rows = std::min(kChainRows - chains_.back().rows, tower.rows - row);
       segments_.push_back({.tower = &tower, .first = row, .rows = rows});
       ++chains_.back().segments;
-      chain_rows_ += rows;
+      chains_.back().rows += rows;
       row += rows;
     }
     depth_ += tower.rows;
@@ -114,24 +105,26 @@ template <typename T>
 T AdvancePlan<T>::Advance(const Tile& tile, bool find_largest, const T* from, T* to) const {
   double* sums = nullptr;
   const int64_t stride = (tile.last_col - tile.first_col + kTileCols - 1) / kTileCols * kTileCols;
-  if (!narrow_) sums = SumsFor((tile.last_row - tile.first_row) * stride);
-  for (size_t k = 0; k < chains_.size(); ++k) {
-    const ChainJob<T> job{.segments = segments(chains_[k]),
-                          .depth = depth_,
-                          .chaining = ChainingOf(*this, k),
-                          .decay = step_.decay,
-                          .weight = chains_[k].weight,
-                          .left_cols = step_.left_cols,
-                          .cols = step_.right_cols,
-                          .tile = tile,
-                          .from = from,
-                          .to = to,
-                          .sums = sums,
-                          .sums_stride = stride};
+  if (chains_.size() > kPassChains) sums = SumsFor((tile.last_row - tile.first_row) * stride);
+  for (size_t k = 0; k < chains_.size(); k += kPassChains) {
+    const size_t count = std::min<size_t>(kPassChains, chains_.size() - k);
+    const Pass<T> pass{.chains = std::span(chains_).subspan(k, count),
+                       .segments = segments_,
+                       .narrow = narrow_,
+                       .begins = k == 0,
+                       .ends = k + count == chains_.size(),
+                       .decay = step_.decay,
+                       .left_cols = step_.left_cols,
+                       .cols = step_.right_cols,
+                       .tile = tile,
+                       .from = from,
+                       .to = to,
+                       .sums = sums,
+                       .sums_stride = stride};
     if constexpr (std::is_same_v<T, float>) {
-      HWY_DYNAMIC_DISPATCH(SumChainFloat)(job);
+      HWY_DYNAMIC_DISPATCH(SumPassFloat)(pass);
     } else {
-      HWY_DYNAMIC_DISPATCH(SumChainDouble)(job);
+      HWY_DYNAMIC_DISPATCH(SumPassDouble)(pass);
     }
   }
   return find_largest ? LargestOf(tile, cols(), to) : T{0};

@@ -13,8 +13,9 @@
 
 namespace fisherd::kernels {
 
-// Rows of a chain (SPEC §1).
+// Rows of a chain (SPEC §1), and how many chains a tile goes through before it looks at the state.
 inline constexpr int64_t kChainRows = 256;
+inline constexpr int64_t kPassChains = 4;
 
 // One tower's rows: `left` is A∘A [rows, I] packed in panels of kLeftPanelLines, `right` is
 // Σ_s G_s∘G_s [rows, O] in panels of kRightPanelLines.
@@ -86,22 +87,15 @@ class AdvancePlan {
   struct Chain {
     int first_segment = 0;
     int segments = 0;
+    int64_t rows = 0;
     double weight = 0;  // weight·scale
   };
-  // For the kernel.
-  const Step& step() const { return step_; }
-  std::span<const Chain> chains() const { return chains_; }
-  std::span<const Segment> segments(const Chain& chain) const {
-    return std::span(segments_).subspan(chain.first_segment, chain.segments);
-  }
-  // Whether T's own arithmetic does, as said above.
-  bool narrow() const { return narrow_; }
+  int64_t chains() const { return static_cast<int64_t>(chains_.size()); }
 
  private:
   Step step_;
   int64_t depth_ = 0;
-  bool narrow_ = false;
-  int64_t chain_rows_ = 0;  // of the last chain, while they are cut
+  bool narrow_ = false;  // whether T's own arithmetic does, as said above
   std::vector<Segment> segments_;
   std::vector<Chain> chains_;
 };

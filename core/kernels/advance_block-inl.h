@@ -44,36 +44,38 @@ HWY_INLINE const T* RightOf(const typename AdvancePlan<T>::Segment& segment, int
   return segment.tower->right + panel * segment.tower->rows + segment.first * width + col - panel;
 }
 
-// One chain of kRows rows and kVectors vectors of columns: a multiply-add for every row of the
+// The chains of kRows rows and kVectors vectors of columns: a multiply-add for every row of the
 // batch, rows in order. kOnes: the left side is a one, for the bias row.
 template <int kRows, int kVectors, bool kOnes, typename T>
-HWY_NOINLINE void SumBlock(const ChainJob<T>& job, const Block& block, int64_t panel,
-                           int64_t width) {
+HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t panel, int64_t width) {
   const Tag<T> d;
   const int64_t lanes = hn::Lanes(d);
   using V = hn::Vec<Tag<T>>;
-  const int64_t at = block.row * job.cols + block.col;
+  constexpr int64_t kStride = kRightPanelLines * kLine<T>;
+  const int64_t at = block.row * pass.cols + block.col;
   const bool full = block.rows == kRows && block.cols == kVectors * lanes;
-  const bool direct = full && job.chaining == Chaining::kOnly;
-  if (direct || (full && job.chaining == Chaining::kLast)) {  // what the sums will meet in the end
-    const T* from = job.from + at;
-    for (int r = 0; r < kRows; ++r, from += job.cols) {
+  if (full && pass.ends) {  // what the sums will meet
+    const T* from = pass.from + at;
+    for (int r = 0; r < kRows; ++r, from += pass.cols) {
       hwy::Prefetch(from);
       if constexpr (kVectors > 1) hwy::Prefetch(from + lanes);
       if constexpr (kVectors > 2) hwy::Prefetch(from + 2 * lanes);
     }
   }
+  HWY_ALIGN T sums[kPassChains * kRows * kStride];
+  T* out = sums;
+  for (const auto& chain : pass.chains) {
 #define ROW(r) V c##r##0 = hn::Zero(d), c##r##1 = c##r##0, c##r##2 = c##r##0;
-  FISHERD_ROWS(ROW)
+    FISHERD_ROWS(ROW)
 #undef ROW
-  for (const auto& segment : job.segments) {
-    const T* HWY_RESTRICT left = kOnes ? nullptr : LeftOf<T>(segment, block.row);
-    const T* HWY_RESTRICT right = RightOf<T>(segment, panel, width, block.col);
-    for (int64_t n = segment.rows; n > 0; --n) {
-      const V b0 = hn::Load(d, right);
-      V b1 = b0, b2 = b0;
-      if constexpr (kVectors > 1) b1 = hn::Load(d, right + lanes);
-      if constexpr (kVectors > 2) b2 = hn::Load(d, right + 2 * lanes);
+    for (const auto& segment : pass.segments_of(chain)) {
+      const T* HWY_RESTRICT left = kOnes ? nullptr : LeftOf<T>(segment, block.row);
+      const T* HWY_RESTRICT right = RightOf<T>(segment, panel, width, block.col);
+      for (int64_t n = segment.rows; n > 0; --n) {
+        const V b0 = hn::Load(d, right);
+        V b1 = b0, b2 = b0;
+        if constexpr (kVectors > 1) b1 = hn::Load(d, right + lanes);
+        if constexpr (kVectors > 2) b2 = hn::Load(d, right + 2 * lanes);
 #define ROW(r)                                                          \
   if constexpr (kRows > r) {                                            \
     if constexpr (kOnes) {                                              \
@@ -87,16 +89,16 @@ HWY_NOINLINE void SumBlock(const ChainJob<T>& job, const Block& block, int64_t p
       if constexpr (kVectors > 2) c##r##2 = hn::MulAdd(a, b2, c##r##2); \
     }                                                                   \
   }
-      FISHERD_ROWS(ROW)
+        FISHERD_ROWS(ROW)
 #undef ROW
-      if constexpr (!kOnes) left += kLine<T>;
-      right += width;
+        if constexpr (!kOnes) left += kLine<T>;
+        right += width;
+      }
     }
-  }
-  if (direct) {
-    FISHERD_AVERAGE(T, job);
-    const T* from = job.from + at;
-    T* to = job.to + at;
+    if (full && pass.narrow) {
+      FISHERD_AVERAGE(T, pass);
+      const T* from = pass.from + at;
+      T* to = pass.to + at;
 #define ROW(r)                                                                         \
   if constexpr (kRows > r) {                                                           \
     hn::StoreU(average(hn::LoadU(d, from), c##r##0), d, to);                           \
@@ -106,46 +108,46 @@ HWY_NOINLINE void SumBlock(const ChainJob<T>& job, const Block& block, int64_t p
     if constexpr (kVectors > 2) {                                                      \
       hn::StoreU(average(hn::LoadU(d, from + 2 * lanes), c##r##2), d, to + 2 * lanes); \
     }                                                                                  \
-    from += job.cols;                                                                  \
-    to += job.cols;                                                                    \
+    from += pass.cols;                                                                 \
+    to += pass.cols;                                                                   \
+  }
+      FISHERD_ROWS(ROW)
+#undef ROW
+      return;
+    }
+#define ROW(r)                                                                        \
+  if constexpr (kRows > r) {                                                          \
+    hn::Store(c##r##0, d, out + r * kStride);                                         \
+    if constexpr (kVectors > 1) hn::Store(c##r##1, d, out + r * kStride + lanes);     \
+    if constexpr (kVectors > 2) hn::Store(c##r##2, d, out + r * kStride + 2 * lanes); \
   }
     FISHERD_ROWS(ROW)
 #undef ROW
-    return;
+    out += kRows * kStride;
   }
-  constexpr int64_t kStride = kRightPanelLines * kLine<T>;
-  HWY_ALIGN T chain[kRows * kStride];
-#define ROW(r)                                                                          \
-  if constexpr (kRows > r) {                                                            \
-    hn::Store(c##r##0, d, chain + r * kStride);                                         \
-    if constexpr (kVectors > 1) hn::Store(c##r##1, d, chain + r * kStride + lanes);     \
-    if constexpr (kVectors > 2) hn::Store(c##r##2, d, chain + r * kStride + 2 * lanes); \
-  }
-  FISHERD_ROWS(ROW)
-#undef ROW
-  FinishBlock(job, block, chain, kStride);
+  FinishBlock(pass, block, sums, kRows * kStride, kStride);
 }
 #undef FISHERD_ROWS
 
 // All blocks of `rows` rows of the state, along the tile's columns.
 template <int kRows, bool kOnes, typename T>
-void SumRows(const ChainJob<T>& job, int64_t row, int64_t rows) {
+void SumRows(const Pass<T>& pass, int64_t row, int64_t rows) {
   const int64_t lanes = hn::Lanes(Tag<T>());
   constexpr int64_t kPanel = kRightPanelLines * kLine<T>;
-  for (int64_t panel = job.tile.first_col; panel < job.tile.last_col; panel += kPanel) {
-    const int64_t last = std::min(panel + kPanel, job.tile.last_col);
-    const int64_t width = PanelWidth<T>({0, job.cols, kRightPanelLines}, panel);
+  for (int64_t panel = pass.tile.first_col; panel < pass.tile.last_col; panel += kPanel) {
+    const int64_t last = std::min(panel + kPanel, pass.tile.last_col);
+    const int64_t width = PanelWidth<T>({0, pass.cols, kRightPanelLines}, panel);
     for (int64_t col = panel; col < last;) {
       // Full blocks, and two and two vectors rather than three and a slow one.
       const int64_t left = (last - col + lanes - 1) / lanes;
       const int64_t vectors = left == 4 ? 2 : std::min<int64_t>(left, kBlockVectors);
       const Block block{row, col, rows, std::min(vectors * lanes, last - col)};
       if (vectors == 1) {
-        SumBlock<kRows, 1, kOnes>(job, block, panel, width);
+        SumBlock<kRows, 1, kOnes>(pass, block, panel, width);
       } else if (vectors == 2 || kBlockVectors == 2) {
-        SumBlock<kRows, 2, kOnes>(job, block, panel, width);
+        SumBlock<kRows, 2, kOnes>(pass, block, panel, width);
       } else {
-        SumBlock<kRows, kBlockVectors, kOnes>(job, block, panel, width);
+        SumBlock<kRows, kBlockVectors, kOnes>(pass, block, panel, width);
       }
       col += vectors * lanes;
     }
@@ -153,26 +155,26 @@ void SumRows(const ChainJob<T>& job, int64_t row, int64_t rows) {
 }
 
 template <typename T>
-void SumBiasRow(const ChainJob<T>& job) {
-  if (job.tile.last_row > job.left_cols) SumRows<1, true>(job, job.left_cols, 1);
+void SumBiasRow(const Pass<T>& pass) {
+  if (pass.tile.last_row > pass.left_cols) SumRows<1, true>(pass, pass.left_cols, 1);
 }
 
 template <typename T>
-void SumBlocks(const ChainJob<T>& job) {
-  const int64_t last = std::min(job.tile.last_row, job.left_cols);
-  for (int64_t row = job.tile.first_row; row < last;) {
+void SumBlocks(const Pass<T>& pass) {
+  const int64_t last = std::min(pass.tile.last_row, pass.left_cols);
+  for (int64_t row = pass.tile.first_row; row < last;) {
     // A block does not leave its panel: a line of 16 is blocks of 6, 6 and 4.
     constexpr int kRest = kLine<T> % kBlockRows<T>;
     const int64_t panel_left = kLine<T> - row % kLine<T>;
     const int64_t rows = std::min<int64_t>({kBlockRows<T>, panel_left, last - row});
     if (kRest != 0 && panel_left == kRest) {
-      SumRows<kRest == 0 ? 1 : kRest, false>(job, row, rows);
+      SumRows<kRest == 0 ? 1 : kRest, false>(pass, row, rows);
     } else {
-      SumRows<kBlockRows<T>, false>(job, row, rows);
+      SumRows<kBlockRows<T>, false>(pass, row, rows);
     }
     row += rows;
   }
-  SumBiasRow(job);
+  SumBiasRow(pass);
 }
 
 }  // namespace

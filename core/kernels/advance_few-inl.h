@@ -35,9 +35,9 @@ struct FewSource {
 // One row of the state, in T, from kDepth rows of the batch; lefts[n] is what the right side of row
 // n is multiplied by.
 template <int kDepth, typename T>
-HWY_NOINLINE void SumFewRow(const ChainJob<T>& job, const FewSource<T>* sources, const T* lefts,
+HWY_NOINLINE void SumFewRow(const Pass<T>& pass, const FewSource<T>* sources, const T* lefts,
                             const T* from, T* to) {
-  FISHERD_AVERAGE(T, job);
+  FISHERD_AVERAGE(T, pass);
   const Tag<T> d;
   const int64_t lanes = hn::Lanes(d);
   constexpr int64_t kPanel = kRightPanelLines * kLine<T>;
@@ -45,8 +45,8 @@ HWY_NOINLINE void SumFewRow(const ChainJob<T>& job, const FewSource<T>* sources,
   const auto a1 = hn::Set(d, lefts[kDepth > 1 ? 1 : 0]);
   const auto a2 = hn::Set(d, lefts[kDepth > 2 ? 2 : 0]);
   const auto a3 = hn::Set(d, lefts[kDepth > 3 ? 3 : 0]);
-  for (int64_t col = job.tile.first_col; col < job.tile.last_col; col += kPanel) {
-    const int64_t width = PanelWidth<T>({0, job.cols, kRightPanelLines}, col);
+  for (int64_t col = pass.tile.first_col; col < pass.tile.last_col; col += kPanel) {
+    const int64_t width = PanelWidth<T>({0, pass.cols, kRightPanelLines}, col);
     const T* b0 = sources[0].right(col, width);
     const T* b1 = sources[kDepth > 1 ? 1 : 0].right(col, width);
     const T* b2 = sources[kDepth > 2 ? 2 : 0].right(col, width);
@@ -58,41 +58,41 @@ HWY_NOINLINE void SumFewRow(const ChainJob<T>& job, const FewSource<T>* sources,
       if constexpr (kDepth > 3) c = hn::MulAdd(a3, hn::Load(d, b3 + k), c);
       return c;
     };
-    if (col + kPanel <= job.tile.last_col) {
+    if (col + kPanel <= pass.tile.last_col) {
       for (int64_t k = 0; k < kPanel; k += lanes) {
         hn::StoreU(average(hn::LoadU(d, from + col + k), sum(k)), d, to + col + k);
       }
     } else {
       HWY_ALIGN T chain[kPanel];
-      const int64_t count = job.tile.last_col - col;
+      const int64_t count = pass.tile.last_col - col;
       for (int64_t k = 0; k < count; k += lanes) hn::Store(sum(k), d, chain + k);
-      AverageRun(job, chain, count, from + col, to + col);
+      AverageRun(pass, chain, count, from + col, to + col);
     }
   }
 }
 
 template <typename T>
-void SumFewRows(const ChainJob<T>& job) {
+void SumFewRows(const Pass<T>& pass) {
   FewSource<T> sources[kFewRows];
   int depth = 0;
-  for (const auto& segment : job.segments) {
+  for (const auto& segment : pass.segments) {
     for (int64_t n = 0; n < segment.rows; ++n) {
       sources[depth++] = {segment.tower, segment.first + n};
     }
   }
-  for (int64_t row = job.tile.first_row; row < job.tile.last_row; ++row) {
+  for (int64_t row = pass.tile.first_row; row < pass.tile.last_row; ++row) {
     T lefts[kFewRows];
-    for (int n = 0; n < depth; ++n) lefts[n] = row < job.left_cols ? sources[n].left(row) : T{1};
-    const T* from = job.from + row * job.cols;
-    T* to = job.to + row * job.cols;
+    for (int n = 0; n < depth; ++n) lefts[n] = row < pass.left_cols ? sources[n].left(row) : T{1};
+    const T* from = pass.from + row * pass.cols;
+    T* to = pass.to + row * pass.cols;
     if (depth == 1) {
-      SumFewRow<1>(job, sources, lefts, from, to);
+      SumFewRow<1>(pass, sources, lefts, from, to);
     } else if (depth == 2) {
-      SumFewRow<2>(job, sources, lefts, from, to);
+      SumFewRow<2>(pass, sources, lefts, from, to);
     } else if (depth == 3) {
-      SumFewRow<3>(job, sources, lefts, from, to);
+      SumFewRow<3>(pass, sources, lefts, from, to);
     } else {
-      SumFewRow<4>(job, sources, lefts, from, to);
+      SumFewRow<4>(pass, sources, lefts, from, to);
     }
   }
 }

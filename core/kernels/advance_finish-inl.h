@@ -1,4 +1,4 @@
-// How the sums of a chain meet the state, for one target: included once for each.
+// How the sums of chains meet the state, for one target: included once for each.
 
 #if defined(FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FISHERD_CORE_KERNELS_ADVANCE_FINISH_INL_H_
@@ -24,26 +24,26 @@ using Tag = hn::CappedTag<T, kLine<T>>;
 
 // decay·from + weight·sum in T, as advance.h defines it for one chain. Its numbers are vectors
 // already, which the compiler keeps in registers.
-#define FISHERD_AVERAGE(T, job)                                                             \
-  const Tag<T> average_tag;                                                                 \
-  const T average_decay = static_cast<T>((job).decay);                                      \
-  const auto decay_high = hn::Set(average_tag, average_decay);                              \
-  const auto decay_low = hn::Set(average_tag, static_cast<T>((job).decay - average_decay)); \
-  const auto chain_weight = hn::Set(average_tag, static_cast<T>((job).weight));             \
-  const auto average = [&](auto from, auto sum) HWY_ATTR {                                  \
-    if constexpr (std::is_same_v<T, double>) { /* nothing is left of the decay */           \
-      return hn::MulAdd(decay_high, from, hn::Mul(chain_weight, sum));                      \
-    } else {                                                                                \
-      return hn::MulAdd(decay_high, from,                                                   \
-                        hn::MulAdd(chain_weight, sum, hn::Mul(decay_low, from)));           \
-    }                                                                                       \
+#define FISHERD_AVERAGE(T, pass)                                                             \
+  const Tag<T> average_tag;                                                                  \
+  const T average_decay = static_cast<T>((pass).decay);                                      \
+  const auto decay_high = hn::Set(average_tag, average_decay);                               \
+  const auto decay_low = hn::Set(average_tag, static_cast<T>((pass).decay - average_decay)); \
+  const auto chain_weight = hn::Set(average_tag, static_cast<T>((pass).chains[0].weight));   \
+  const auto average = [&](auto from, auto sum) HWY_ATTR {                                   \
+    if constexpr (std::is_same_v<T, double>) { /* nothing is left of the decay */            \
+      return hn::MulAdd(decay_high, from, hn::Mul(chain_weight, sum));                       \
+    } else {                                                                                 \
+      return hn::MulAdd(decay_high, from,                                                    \
+                        hn::MulAdd(chain_weight, sum, hn::Mul(decay_low, from)));            \
+    }                                                                                        \
   }
 
 // `count` elements that follow on each other, in T.
 template <typename T>
-HWY_INLINE void AverageRun(const ChainJob<T>& job, const T* sums, int64_t count, const T* from,
+HWY_INLINE void AverageRun(const Pass<T>& pass, const T* sums, int64_t count, const T* from,
                            T* to) {
-  FISHERD_AVERAGE(T, job);
+  FISHERD_AVERAGE(T, pass);
   const Tag<T> d;
   const int64_t lanes = hn::Lanes(d);
   int64_t k = 0;
@@ -81,23 +81,35 @@ HWY_INLINE void StoreNarrow(hn::Vec<Tag<double>> value, T* to) {
   }
 }
 
-// A block in 64 bits: onto the sums of chains (kAdds), into the state (kEnds), or both.
-template <bool kAdds, bool kEnds, typename T>
-HWY_NOINLINE void FoldBlock(const ChainJob<T>& job, const Block& block, const T* chain,
-                            int64_t stride) {
+// The chains of a block, in 64 bits: onto the sums, unless it begins; into the state, if it ends.
+// The chains' sums are `chain_stride` apart, rows of them `stride`.
+template <bool kBegins, bool kEnds, typename T>
+HWY_NOINLINE void FoldBlock(const Pass<T>& pass, const Block& block, const T* chain,
+                            int64_t chain_stride, int64_t stride) {
   const Tag<double> wide;
   const int64_t lanes = hn::Lanes(wide);
-  const auto weight = hn::Set(wide, job.weight);
-  const auto decay = hn::Set(wide, job.decay);
+  const auto& chains = pass.chains;
+  const size_t count = chains.size();
+  const auto decay = hn::Set(wide, pass.decay);
+  const auto weight0 = hn::Set(wide, chains[0].weight);
+  const auto weight1 = hn::Set(wide, chains[count > 1 ? 1 : 0].weight);
+  const auto weight2 = hn::Set(wide, chains[count > 2 ? 2 : 0].weight);
+  const auto weight3 = hn::Set(wide, chains[count > 3 ? 3 : 0].weight);
   for (int64_t r = 0; r < block.rows; ++r, chain += stride) {
-    double* HWY_RESTRICT sums = job.sums + (block.row + r - job.tile.first_row) * job.sums_stride +
-                                block.col - job.tile.first_col;
-    const T* from = job.from + (block.row + r) * job.cols + block.col;
-    T* to = job.to + (block.row + r) * job.cols + block.col;
+    double* HWY_RESTRICT sums = nullptr;
+    if constexpr (!kBegins || !kEnds) {
+      sums = pass.sums + (block.row + r - pass.tile.first_row) * pass.sums_stride + block.col -
+             pass.tile.first_col;
+    }
+    const T* from = pass.from + (block.row + r) * pass.cols + block.col;
+    T* to = pass.to + (block.row + r) * pass.cols + block.col;
     const auto sum = [&](int64_t k) HWY_ATTR {
       const auto x = LoadWide(chain + k);
-      if constexpr (kAdds) return hn::MulAdd(weight, x, hn::Load(wide, sums + k));
-      return hn::Mul(weight, x);
+      auto s = kBegins ? hn::Mul(weight0, x) : hn::MulAdd(weight0, x, hn::Load(wide, sums + k));
+      if (count > 1) s = hn::MulAdd(weight1, LoadWide(chain + chain_stride + k), s);
+      if (count > 2) s = hn::MulAdd(weight2, LoadWide(chain + 2 * chain_stride + k), s);
+      if (count > 3) s = hn::MulAdd(weight3, LoadWide(chain + 3 * chain_stride + k), s);
+      return s;
     };
     if constexpr (!kEnds) {
       for (int64_t k = 0; k < block.cols; k += lanes) hn::Store(sum(k), wide, sums + k);
@@ -116,26 +128,24 @@ HWY_NOINLINE void FoldBlock(const ChainJob<T>& job, const Block& block, const T*
   }
 }
 
-// A block whose sums are in `chain`, rows `stride` apart. There and in the sums of chains whole
-// vectors may be read beyond the block's columns.
+// A block whose chains' sums are in `chain`. There and in the sums before, whole vectors may be
+// read beyond the block's columns.
 template <typename T>
-HWY_NOINLINE void FinishBlock(const ChainJob<T>& job, const Block& block, const T* chain,
-                              int64_t stride) {
-  switch (job.chaining) {
-    case Chaining::kOnly:
-      for (int64_t r = 0; r < block.rows; ++r) {
-        const int64_t at = (block.row + r) * job.cols + block.col;
-        AverageRun(job, chain + r * stride, block.cols, job.from + at, job.to + at);
-      }
-      return;
-    case Chaining::kSingle:
-      return FoldBlock<false, true>(job, block, chain, stride);
-    case Chaining::kFirst:
-      return FoldBlock<false, false>(job, block, chain, stride);
-    case Chaining::kMiddle:
-      return FoldBlock<true, false>(job, block, chain, stride);
-    case Chaining::kLast:
-      return FoldBlock<true, true>(job, block, chain, stride);
+HWY_NOINLINE void FinishBlock(const Pass<T>& pass, const Block& block, const T* chain,
+                              int64_t chain_stride, int64_t stride) {
+  if (pass.narrow) {
+    for (int64_t r = 0; r < block.rows; ++r) {
+      const int64_t at = (block.row + r) * pass.cols + block.col;
+      AverageRun(pass, chain + r * stride, block.cols, pass.from + at, pass.to + at);
+    }
+  } else if (pass.begins && pass.ends) {
+    FoldBlock<true, true>(pass, block, chain, chain_stride, stride);
+  } else if (pass.begins) {
+    FoldBlock<true, false>(pass, block, chain, chain_stride, stride);
+  } else if (pass.ends) {
+    FoldBlock<false, true>(pass, block, chain, chain_stride, stride);
+  } else {
+    FoldBlock<false, false>(pass, block, chain, chain_stride, stride);
   }
 }
 

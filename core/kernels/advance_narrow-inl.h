@@ -23,15 +23,15 @@ constexpr int64_t kNarrowCols = kBlockVectors == 3 ? 8 : 5;
 // every row of its tower, from there) and kCols columns from `col` on. sums[j·stride …] are those
 // of column j.
 template <int kCols, typename T>
-HWY_NOINLINE void SumColumns(const ChainJob<T>& job, int64_t row0, int64_t row1, int64_t col,
-                             T* sums, int64_t stride) {
+HWY_NOINLINE void SumColumns(const Pass<T>& pass, const typename AdvancePlan<T>::Chain& chain,
+                             int64_t row0, int64_t row1, int64_t col, T* sums, int64_t stride) {
   const Tag<T> d;
   using V = hn::Vec<Tag<T>>;
-  const int64_t width = PanelWidth<T>({0, job.cols, kRightPanelLines}, 0);
+  const int64_t width = PanelWidth<T>({0, pass.cols, kRightPanelLines}, 0);
 #define COL(j) V c##j##0 = hn::Zero(d), c##j##1 = c##j##0;
   FISHERD_COLS(COL)
 #undef COL
-  for (const auto& segment : job.segments) {
+  for (const auto& segment : pass.segments_of(chain)) {
     const T* HWY_RESTRICT left0 = LeftOf<T>(segment, row0);
     const T* HWY_RESTRICT left1 = LeftOf<T>(segment, row1);
     const T* HWY_RESTRICT right = RightOf<T>(segment, 0, width, col);
@@ -62,58 +62,72 @@ HWY_NOINLINE void SumColumns(const ChainJob<T>& job, int64_t row0, int64_t row1,
 }
 #undef FISHERD_COLS
 
+// All columns, in groups of one size.
 template <typename T>
-void SumColumnGroup(const ChainJob<T>& job, int64_t row0, int64_t row1, int64_t col, int64_t cols,
-                    T* sums, int64_t stride) {
-  switch (cols) {
-    case 1:
-      return SumColumns<1>(job, row0, row1, col, sums, stride);
-    case 2:
-      return SumColumns<2>(job, row0, row1, col, sums, stride);
-    case 3:
-      return SumColumns<3>(job, row0, row1, col, sums, stride);
-    case 4:
-      return SumColumns<4>(job, row0, row1, col, sums, stride);
-    case 5:
-      return SumColumns<5>(job, row0, row1, col, sums, stride);
-    case 6:
-      return SumColumns<6>(job, row0, row1, col, sums, stride);
-    case 7:
-      return SumColumns<7>(job, row0, row1, col, sums, stride);
-    default:
-      return SumColumns<8>(job, row0, row1, col, sums, stride);
+void SumAllColumns(const Pass<T>& pass, const typename AdvancePlan<T>::Chain& chain, int64_t row0,
+                   int64_t row1, T* sums, int64_t stride) {
+  const int64_t groups = (pass.cols + kNarrowCols - 1) / kNarrowCols;
+  const int64_t group = (pass.cols + groups - 1) / groups;
+  for (int64_t col = 0; col < pass.cols; col += group, sums += group * stride) {
+    switch (std::min(group, pass.cols - col)) {
+      case 1:
+        SumColumns<1>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 2:
+        SumColumns<2>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 3:
+        SumColumns<3>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 4:
+        SumColumns<4>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 5:
+        SumColumns<5>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 6:
+        SumColumns<6>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      case 7:
+        SumColumns<7>(pass, chain, row0, row1, col, sums, stride);
+        break;
+      default:
+        SumColumns<8>(pass, chain, row0, row1, col, sums, stride);
+    }
   }
 }
 
 // A state of at most a line of columns.
 template <typename T>
-void SumNarrow(const ChainJob<T>& job) {
+void SumNarrow(const Pass<T>& pass) {
   const int64_t lanes = hn::Lanes(Tag<T>());
-  const int64_t last = std::min(job.tile.last_row, job.left_cols);
-  const int64_t groups = (job.cols + kNarrowCols - 1) / kNarrowCols;
-  const int64_t group = (job.cols + groups - 1) / groups;
-  for (int64_t row = job.tile.first_row; row < last; row += 2 * lanes) {
-    // The second vector may have nothing left to do: it does what the first does.
+  const int64_t rows = 2 * lanes;
+  const int64_t last = std::min(pass.tile.last_row, pass.left_cols);
+  // As the state has them: rows of a chain follow on each other without a gap, or a line apart.
+  const int64_t stride = pass.narrow ? pass.cols : kLine<T>;
+  constexpr int64_t kChain = (2 * kLine<T> + 1) * kLine<T>;
+  HWY_ALIGN T columns[2 * kLine<T> * kLine<T>];
+  HWY_ALIGN T sums[kPassChains * kChain] = {};
+  for (int64_t row = pass.tile.first_row; row < last; row += rows) {
+    // The second vector may have nothing left to do: then it does what the first does.
     const int64_t row1 = row + lanes < last ? row + lanes : row;
-    HWY_ALIGN T columns[kLine<T> * 2 * kLine<T>];  // [columns, rows]
-    for (int64_t col = 0; col < job.cols; col += group) {
-      SumColumnGroup(job, row, row1, col, std::min(group, job.cols - col),
-                     columns + col * 2 * lanes, 2 * lanes);
+    const Block block{row, 0, std::min(rows, last - row), pass.cols};
+    T* out = sums;
+    for (const auto& chain : pass.chains) {
+      SumAllColumns(pass, chain, row, row1, columns, rows);
+      for (int64_t r = 0; r < block.rows; ++r) {
+        for (int64_t j = 0; j < pass.cols; ++j) out[r * stride + j] = columns[j * rows + r];
+      }
+      out += kChain;
     }
-    const Block block{row, 0, std::min(2 * lanes, last - row), job.cols};
-    HWY_ALIGN T chain[(2 * kLine<T> + 1) * kLine<T>];  // [rows, columns], as the state has them
-    const int64_t stride = job.chaining == Chaining::kOnly ? job.cols : kLine<T>;
-    for (int64_t r = 0; r < block.rows; ++r) {
-      for (int64_t j = 0; j < job.cols; ++j) chain[r * stride + j] = columns[j * 2 * lanes + r];
-    }
-    if (job.chaining == Chaining::kOnly) {
-      AverageRun(job, chain, block.rows * job.cols, job.from + row * job.cols,
-                 job.to + row * job.cols);
+    if (pass.narrow) {
+      AverageRun(pass, sums, block.rows * pass.cols, pass.from + row * pass.cols,
+                 pass.to + row * pass.cols);
     } else {
-      FinishBlock(job, block, chain, stride);
+      FinishBlock(pass, block, sums, kChain, stride);
     }
   }
-  SumBiasRow(job);
+  SumBiasRow(pass);
 }
 
 }  // namespace

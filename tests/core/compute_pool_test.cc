@@ -1,6 +1,11 @@
 #include "core/compute_pool.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <atomic>
+#include <barrier>
 #include <future>
 #include <numeric>
 #include <vector>
@@ -46,6 +51,42 @@ TEST(ComputePoolTest, TasksRunBesideEachOther) {
     second.set_value();
   });
 }
+
+#ifdef __linux__
+cpu_set_t OwnCores() {
+  cpu_set_t cores;
+  EXPECT_EQ(sched_getaffinity(0, sizeof(cores), &cores), 0);
+  return cores;
+}
+
+// The cores that each worker may run on, the pool being whole.
+std::vector<cpu_set_t> CoresOf(int threads) {
+  std::vector<cpu_set_t> cores(threads);
+  std::barrier all(threads);
+  ComputePool pool(threads);
+  for (cpu_set_t& own : cores) {
+    pool.Schedule([&] {
+      all.arrive_and_wait();  // so that each worker takes one
+      own = OwnCores();
+    });
+  }
+  return cores;
+}
+
+TEST(ComputePoolTest, AsManyAsTheCoresEachHaveTheirOwn) {
+  const cpu_set_t allowed = OwnCores();
+  const int count = CPU_COUNT(&allowed);
+  if (count < 2) GTEST_SKIP() << "one core only";
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (const cpu_set_t& own : CoresOf(count)) {
+    EXPECT_EQ(CPU_COUNT(&own), 1);
+    CPU_OR(&all, &all, &own);
+  }
+  EXPECT_TRUE(CPU_EQUAL(&all, &allowed));
+  for (const cpu_set_t& own : CoresOf(count + 1)) EXPECT_TRUE(CPU_EQUAL(&own, &allowed));
+}
+#endif
 
 TEST(ComputePoolTest, HasAtLeastOneThread) {
   EXPECT_EQ(ComputePool(0).threads(), 1);

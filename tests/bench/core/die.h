@@ -1,0 +1,20 @@
+// How a benchmark gives up.
+
+#ifndef FISHERD_TESTS_BENCH_CORE_DIE_H_
+#define FISHERD_TESTS_BENCH_CORE_DIE_H_
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace fisherd::bench {
+
+// Figures of a benchmark in which something went wrong are worth nothing: it ends.
+[[noreturn]] inline void Die(const std::string& why) {
+  std::fprintf(stderr, "core_bench: %s\n", why.c_str());
+  std::exit(1);
+}
+
+}  // namespace fisherd::bench
+
+#endif  // FISHERD_TESTS_BENCH_CORE_DIE_H_
