@@ -14,8 +14,8 @@ HWY_BEFORE_NAMESPACE();
 namespace fisherd::kernels::HWY_NAMESPACE {
 namespace {
 
-// Rows of a batch that are few: each takes a register.
-constexpr int64_t kFewRows = 4;
+// Rows of a batch that are few. More are better off in blocks: their own fetching takes over.
+constexpr int64_t kFewRows = 2;
 
 // A row of the batch: row `row` of its tower.
 template <typename T>
@@ -43,19 +43,13 @@ HWY_NOINLINE void SumFewRow(const Pass<T>& pass, const FewSource<T>* sources, co
   constexpr int64_t kPanel = kRightPanelLines * kLine<T>;
   const auto a0 = hn::Set(d, lefts[0]);
   const auto a1 = hn::Set(d, lefts[kDepth > 1 ? 1 : 0]);
-  const auto a2 = hn::Set(d, lefts[kDepth > 2 ? 2 : 0]);
-  const auto a3 = hn::Set(d, lefts[kDepth > 3 ? 3 : 0]);
   for (int64_t col = pass.tile.first_col; col < pass.tile.last_col; col += kPanel) {
     const int64_t width = PanelWidth<T>({0, pass.cols, kRightPanelLines}, col);
     const T* b0 = sources[0].right(col, width);
     const T* b1 = sources[kDepth > 1 ? 1 : 0].right(col, width);
-    const T* b2 = sources[kDepth > 2 ? 2 : 0].right(col, width);
-    const T* b3 = sources[kDepth > 3 ? 3 : 0].right(col, width);
     const auto sum = [&](int64_t k) HWY_ATTR {
       auto c = hn::Mul(a0, hn::Load(d, b0 + k));
       if constexpr (kDepth > 1) c = hn::MulAdd(a1, hn::Load(d, b1 + k), c);
-      if constexpr (kDepth > 2) c = hn::MulAdd(a2, hn::Load(d, b2 + k), c);
-      if constexpr (kDepth > 3) c = hn::MulAdd(a3, hn::Load(d, b3 + k), c);
       return c;
     };
     if (col + kPanel <= pass.tile.last_col) {
@@ -87,12 +81,8 @@ void SumFewRows(const Pass<T>& pass) {
     T* to = pass.to + row * pass.cols;
     if (depth == 1) {
       SumFewRow<1>(pass, sources, lefts, from, to);
-    } else if (depth == 2) {
-      SumFewRow<2>(pass, sources, lefts, from, to);
-    } else if (depth == 3) {
-      SumFewRow<3>(pass, sources, lefts, from, to);
     } else {
-      SumFewRow<4>(pass, sources, lefts, from, to);
+      SumFewRow<2>(pass, sources, lefts, from, to);
     }
   }
 }

@@ -35,7 +35,7 @@ const Shape kShapes[] = {
     {40, 70, {1, 2, 3}},
     {15, 47, {31}},
     {7, 65, {8, 8}},
-    // Few rows: one to four, of one tower or of several.
+    // Few rows, of one tower or of several.
     {1, 300, {1}},
     {50, 100, {2}},
     {17, 47, {1, 1, 1}},
