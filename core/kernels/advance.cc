@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <limits>
 #include <type_traits>
 
@@ -76,12 +77,63 @@ T LargestOf(const typename AdvancePlan<T>::Tile& tile, int64_t cols, const T* el
   return std::bit_cast<T>(largest);
 }
 
+// A tower costs each block of the state as much as some rows do. Fewer than these, on the average,
+// are put together first.
+constexpr int64_t kFewTowerRows = 16;
+
+// Copies a side of the towers, panel by panel, into one.
+template <typename T>
+T* GatherSide(std::span<const TowerRows<T>> towers, const T* TowerRows<T>::*side,
+              const PackedShape& shape, T* to) {
+  const int64_t panel = shape.panel_lines * kLine<T>;
+  for (int64_t col = 0; col < shape.cols; col += panel) {
+    const int64_t width = PanelWidth<T>(shape, col);
+    for (const TowerRows<T>& tower : towers) {
+      to = std::copy_n(tower.*side + col * tower.rows, tower.rows * width, to);
+    }
+  }
+  return to;
+}
+
 }  // namespace
 
 template <typename T>
-AdvancePlan<T>::AdvancePlan(const Step& step) : step_(step) {
-  for (const TowerRows<T>& tower : step.towers) {
-    const double weight = step.weight * tower.scale;
+AdvancePlan<T>::AdvancePlan(const Step& step)
+    : step_(step), gathered_elements_(nullptr, [](T* elements) { std::free(elements); }) {
+  for (const TowerRows<T>& tower : step.towers) depth_ += tower.rows;
+  CutIntoChains(Gather() ? std::span<const TowerRows<T>>(&gathered_, 1) : step.towers);
+  constexpr double kLeast = std::is_same_v<T, float> ? 1e-30 : 0;
+  constexpr double kMost = std::is_same_v<T, float> ? 1e30 : std::numeric_limits<double>::max();
+  narrow_ = chains_.size() == 1 && chains_[0].weight >= kLeast && chains_[0].weight <= kMost &&
+            (step.decay == 0 || step.decay >= kLeast);
+}
+
+// Makes one tower of many small ones; false if they are not, or if there is no memory.
+template <typename T>
+bool AdvancePlan<T>::Gather() {
+  const std::span<const TowerRows<T>> towers = step_.towers;
+  if (towers.size() < 2 || depth_ >= kFewTowerRows * static_cast<int64_t>(towers.size()) ||
+      depth_ > kChainRows) {
+    return false;
+  }
+  for (const TowerRows<T>& tower : towers) {
+    if (tower.scale != towers[0].scale) return false;
+  }
+  const PackedShape left{depth_, step_.left_cols, kLeftPanelLines};
+  const PackedShape right{depth_, step_.right_cols, kRightPanelLines};
+  const int64_t size = PackedSize<T>(left) + PackedSize<T>(right);
+  gathered_elements_.reset(static_cast<T*>(std::aligned_alloc(64, size * sizeof(T))));
+  if (gathered_elements_ == nullptr) return false;
+  T* const rights = GatherSide(towers, &TowerRows<T>::left, left, gathered_elements_.get());
+  GatherSide(towers, &TowerRows<T>::right, right, rights);
+  gathered_ = {gathered_elements_.get(), rights, depth_, towers[0].scale};
+  return true;
+}
+
+template <typename T>
+void AdvancePlan<T>::CutIntoChains(std::span<const TowerRows<T>> towers) {
+  for (const TowerRows<T>& tower : towers) {
+    const double weight = step_.weight * tower.scale;
     for (int64_t row = 0; row < tower.rows;) {
       // A chain is full, or ends where the scale changes.
       if (chains_.empty() || chains_.back().rows == kChainRows || chains_.back().weight != weight) {
@@ -93,12 +145,7 @@ AdvancePlan<T>::AdvancePlan(const Step& step) : step_(step) {
       chains_.back().rows += rows;
       row += rows;
     }
-    depth_ += tower.rows;
   }
-  constexpr double kLeast = std::is_same_v<T, float> ? 1e-30 : 0;
-  constexpr double kMost = std::is_same_v<T, float> ? 1e30 : std::numeric_limits<double>::max();
-  narrow_ = chains_.size() == 1 && chains_[0].weight >= kLeast && chains_[0].weight <= kMost &&
-            (step.decay == 0 || step.decay >= kLeast);
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #define FISHERD_CORE_KERNELS_ADVANCE_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,6 +58,8 @@ class AdvancePlan {
     std::span<const TowerRows<T>> towers;
   };
   explicit AdvancePlan(const Step& step);
+  AdvancePlan(const AdvancePlan&) = delete;
+  AdvancePlan& operator=(const AdvancePlan&) = delete;
 
   // Elements [first_row, last_row) × [first_col, last_col) of the state. Firsts are multiples of
   // kTileRows and kTileCols, lasts too or the state's ends.
@@ -93,9 +96,14 @@ class AdvancePlan {
   int64_t chains() const { return static_cast<int64_t>(chains_.size()); }
 
  private:
+  bool Gather();
+  void CutIntoChains(std::span<const TowerRows<T>> towers);
+
   Step step_;
   int64_t depth_ = 0;
-  bool narrow_ = false;  // whether T's own arithmetic does, as said above
+  bool narrow_ = false;    // whether T's own arithmetic does, as said above
+  TowerRows<T> gathered_;  // all towers' rows, if each has few
+  std::unique_ptr<T[], void (*)(T*)> gathered_elements_;
   std::vector<Segment> segments_;
   std::vector<Chain> chains_;
 };

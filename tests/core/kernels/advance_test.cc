@@ -35,6 +35,11 @@ const Shape kShapes[] = {
     {40, 70, {1, 2, 3}},
     {15, 47, {31}},
     {7, 65, {8, 8}},
+    // Small towers, put together; of one scale or not.
+    {30, 100, {3, 3, 3, 3}},
+    {16, 48, {15, 15}},
+    {17, 49, {15, 15, 2}},
+    {9, 5, {7, 7, 7}},
     // Few rows, of one tower or of several.
     {1, 300, {1}},
     {50, 100, {2}},
