@@ -77,13 +77,14 @@ double AdvanceAs(const AdvanceStep& step, ComputePool* pool, const Matrix& from,
   const double work = static_cast<double>(rows) * cols * (plan.depth() + 1);
   const bool parallel = pool != nullptr && work >= kParallelWork;
   const Tiling tiling = TilingFor(plan, parallel ? pool->threads() : 1);
-  const int64_t tiles_down = (rows + tiling.rows - 1) / tiling.rows;
+  const int64_t tiles_across = (cols + tiling.cols - 1) / tiling.cols;
   const int64_t tiles = Tiles(tiling, rows, cols);
   std::vector<T> largest(step.find_largest ? tiles : 0);
   const auto advance_tile = [&](int64_t index) {
-    // Downwards: the next tile reads the same columns of the right side.
-    const int64_t row = index % tiles_down * tiling.rows;
-    const int64_t col = index / tiles_down * tiling.cols;
+    // Across: the next tile reads the same columns of the left side, which the last cache still
+    // has.
+    const int64_t row = index / tiles_across * tiling.rows;
+    const int64_t col = index % tiles_across * tiling.cols;
     const T most =
         plan.Advance({.first_row = row,
                       .last_row = std::min(row + tiling.rows, rows),
