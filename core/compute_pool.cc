@@ -7,11 +7,22 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <utility>
 
 namespace fisherd::core {
 namespace {
+
+// Whoever waits, for the last index or for a task, looks out for a moment before it sleeps: waking
+// up takes longer than most tiles do.
+constexpr auto kLookout = std::chrono::microseconds(30);
+
+template <typename Condition>
+void LookOut(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + kLookout;
+  while (!condition() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+}
 
 // One ParallelFor. Helpers keep it alive: one may wake up after the caller has returned.
 class Loop {
@@ -24,12 +35,14 @@ class Loop {
     int64_t done = 0;
     for (int64_t i = next_++; i < count_; i = next_++, ++done) work_(i);
     if (done == 0) return;
-    MutexLock lock(&mutex_);
-    done_ += done;
-    if (done_ == count_) all_done_.NotifyAll();
+    if (done_.fetch_add(done) + done < count_) return;
+    MutexLock lock(&mutex_);  // or the caller could miss it between its look and its sleep
+    all_done_.NotifyAll();
   }
 
   void Wait() {
+    LookOut([this] { return done_ == count_; });
+    if (done_ == count_) return;
     MutexLock lock(&mutex_);
     while (done_ < count_) all_done_.Wait(&mutex_);
   }
@@ -38,9 +51,9 @@ class Loop {
   const int64_t count_;
   const std::function<void(int64_t)>& work_;
   std::atomic<int64_t> next_ = 0;
+  std::atomic<int64_t> done_ = 0;
   Mutex mutex_;
   CondVar all_done_;
-  int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace
@@ -74,6 +87,7 @@ ComputePool::~ComputePool() {
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
+    ++changes_;
   }
   wake_.NotifyAll();
   for (std::thread& worker : workers_) worker.join();
@@ -83,6 +97,7 @@ void ComputePool::Schedule(std::function<void()> task) {
   {
     MutexLock lock(&mutex_);
     tasks_.push_back(std::move(task));
+    ++changes_;
   }
   wake_.NotifyOne();
 }
@@ -95,6 +110,7 @@ void ComputePool::ParallelFor(int64_t count, const std::function<void(int64_t)>&
     for (int64_t i = 0; i < std::min(idle, count - 1); ++i) {
       tasks_.push_back([loop] { loop->Work(); });
     }
+    ++changes_;
   }
   wake_.NotifyAll();
   loop->Work();
@@ -104,9 +120,17 @@ void ComputePool::ParallelFor(int64_t count, const std::function<void(int64_t)>&
 void ComputePool::Run() {
   while (true) {
     std::function<void()> task;
+    bool nothing;
+    int64_t changes;
     {
       MutexLock lock(&mutex_);
       ++idle_;
+      nothing = tasks_.empty();
+      changes = changes_;
+    }
+    if (nothing) LookOut([&] { return changes_ != changes; });
+    {
+      MutexLock lock(&mutex_);
       while (tasks_.empty() && !stopping_) wake_.Wait(&mutex_);
       --idle_;
       if (tasks_.empty()) return;

@@ -3,6 +3,7 @@
 #ifndef FISHERD_CORE_COMPUTE_POOL_H_
 #define FISHERD_CORE_COMPUTE_POOL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -41,6 +42,7 @@ class ComputePool {
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
   int idle_ ABSL_GUARDED_BY(mutex_) = 0;  // workers that wait for a task
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int64_t> changes_ = 0;  // of tasks_ and stopping_, for whoever looks without the lock
   std::vector<std::thread> workers_;
 };
 

@@ -119,7 +119,17 @@ class Squarer {
     const auto mask = hn::FirstN(d, shape.cols - tail_end);
     T* to = packed + first * kWidth;
     T* tail = packed + PanelOffset<T>(shape, panels_end) + first * tail_width;
-    for (int64_t row = 0; row < rows; ++row, to += kWidth, tail += tail_width) {
+    int64_t row = 0;
+    if (tail_end == 0) {  // less than a vector a row: no loops but this one
+      const std::byte* const last = end - lanes * sizeof(Wire);
+      for (; row < rows && from <= last; ++row, from += shape.cols * sizeof(Wire)) {
+        const V squares = SquareOf(hn::IfThenElseZero(mask, loader_(d, from)), tail);
+        hn::Store(squares, d, tail);
+        largest = Max(largest, hn::IfThenElseZero(mask, squares));
+        tail += tail_width;
+      }
+    }
+    for (; row < rows; ++row, to += kWidth, tail += tail_width) {
       T* panel = to;
       for (int64_t col = 0; col < panels_end; col += kWidth, panel += shape.rows * kWidth) {
         for (int64_t k = 0; k < kWidth; k += lanes, from += lanes * sizeof(Wire)) {

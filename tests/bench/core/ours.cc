@@ -47,7 +47,9 @@ void Ours::Ingest() {
   const int64_t row_elements = sizes.inputs + sizes.sources * sizes.outputs;
   const int64_t chunk = std::max<int64_t>(kWorthAThread / row_elements, 1);
   const int64_t chunks = (tower_rows_ + chunk - 1) / chunk;  // of each tower
-  Parallel(pool_.get(), chunks * towers_.size(), [&](int64_t index) {
+  // Less than two threads' worth is not worth waking one up.
+  const bool little = problem_.sizes.depth() * row_elements < 2 * kWorthAThread;
+  Parallel(little ? nullptr : pool_.get(), chunks * towers_.size(), [&](int64_t index) {
     const int64_t first = index % chunks * chunk;
     IngestRows(towers_[index / chunks], first, std::min(chunk, tower_rows_ - first));
   });
