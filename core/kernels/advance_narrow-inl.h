@@ -15,7 +15,7 @@ namespace fisherd::kernels::HWY_NAMESPACE {
 namespace {
 
 // Columns of the state whose sums are in registers at once, with two vectors of rows.
-constexpr int64_t kNarrowCols = kBlockVectors == 3 ? 8 : 5;
+constexpr int kNarrowCols = kBlockVectors == 3 ? 8 : 5;
 
 #define FISHERD_COLS(COL) COL(0) COL(1) COL(2) COL(3) COL(4) COL(5) COL(6) COL(7)
 
@@ -62,6 +62,15 @@ HWY_NOINLINE void SumColumns(const Pass<T>& pass, const typename AdvancePlan<T>:
 }
 #undef FISHERD_COLS
 
+// SumColumns<cols>, for 1 to kMost columns.
+template <int kMost, typename... Arguments>
+void SumSomeColumns(int64_t cols, const Arguments&... arguments) {
+  if constexpr (kMost > 1) {
+    if (cols < kMost) return SumSomeColumns<kMost - 1>(cols, arguments...);
+  }
+  SumColumns<kMost>(arguments...);
+}
+
 // All columns, in groups of one size.
 template <typename T>
 void SumAllColumns(const Pass<T>& pass, const typename AdvancePlan<T>::Chain& chain, int64_t row0,
@@ -69,31 +78,8 @@ void SumAllColumns(const Pass<T>& pass, const typename AdvancePlan<T>::Chain& ch
   const int64_t groups = (pass.cols + kNarrowCols - 1) / kNarrowCols;
   const int64_t group = (pass.cols + groups - 1) / groups;
   for (int64_t col = 0; col < pass.cols; col += group, sums += group * stride) {
-    switch (std::min(group, pass.cols - col)) {
-      case 1:
-        SumColumns<1>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 2:
-        SumColumns<2>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 3:
-        SumColumns<3>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 4:
-        SumColumns<4>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 5:
-        SumColumns<5>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 6:
-        SumColumns<6>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      case 7:
-        SumColumns<7>(pass, chain, row0, row1, col, sums, stride);
-        break;
-      default:
-        SumColumns<8>(pass, chain, row0, row1, col, sums, stride);
-    }
+    SumSomeColumns<kNarrowCols>(std::min(group, pass.cols - col), pass, chain, row0, row1, col,
+                                sums, stride);
   }
 }
 

@@ -12,6 +12,10 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 #include "hwy/highway.h"
 
+// What may come in, and the states that it may go into.
+#define FISHERD_WIRE_TYPES(M, T) M(float, T) M(double, T) M(Bfloat16, T) M(Float16, T)
+#define FISHERD_INGEST_TYPES(M) FISHERD_WIRE_TYPES(M, float) FISHERD_WIRE_TYPES(M, double)
+
 HWY_BEFORE_NAMESPACE();
 namespace fisherd::kernels::HWY_NAMESPACE {
 namespace {
@@ -257,14 +261,7 @@ T IngestTo(const IngestRun& run, const PackedShape& shape, T* packed) {
   T Ingest##Wire##T(const IngestRun& run, const PackedShape& shape, T* packed) { \
     return IngestTo<Wire, T>(run, shape, packed);                                \
   }
-FISHERD_INGEST(float, float)
-FISHERD_INGEST(double, float)
-FISHERD_INGEST(Bfloat16, float)
-FISHERD_INGEST(Float16, float)
-FISHERD_INGEST(float, double)
-FISHERD_INGEST(double, double)
-FISHERD_INGEST(Bfloat16, double)
-FISHERD_INGEST(Float16, double)
+FISHERD_INGEST_TYPES(FISHERD_INGEST)
 #undef FISHERD_INGEST
 
 int64_t ThisTarget() { return HWY_TARGET; }
@@ -283,14 +280,7 @@ namespace {
              const PackedShape& shape, T* packed) {                                 \
     return HWY_DYNAMIC_DISPATCH(Ingest##Wire##T)(run, shape, packed);               \
   }
-FISHERD_INGEST(float, float)
-FISHERD_INGEST(double, float)
-FISHERD_INGEST(Bfloat16, float)
-FISHERD_INGEST(Float16, float)
-FISHERD_INGEST(float, double)
-FISHERD_INGEST(double, double)
-FISHERD_INGEST(Bfloat16, double)
-FISHERD_INGEST(Float16, double)
+FISHERD_INGEST_TYPES(FISHERD_INGEST)
 #undef FISHERD_INGEST
 
 HWY_EXPORT(ThisTarget);
@@ -301,14 +291,10 @@ template <typename Wire, typename T>
 T Ingest(const IngestRun& run, const PackedShape& shape, T* packed) {
   return Dispatch(std::type_identity<Wire>(), std::type_identity<T>(), run, shape, packed);
 }
-template float Ingest<float, float>(const IngestRun&, const PackedShape&, float*);
-template float Ingest<double, float>(const IngestRun&, const PackedShape&, float*);
-template float Ingest<Bfloat16, float>(const IngestRun&, const PackedShape&, float*);
-template float Ingest<Float16, float>(const IngestRun&, const PackedShape&, float*);
-template double Ingest<float, double>(const IngestRun&, const PackedShape&, double*);
-template double Ingest<double, double>(const IngestRun&, const PackedShape&, double*);
-template double Ingest<Bfloat16, double>(const IngestRun&, const PackedShape&, double*);
-template double Ingest<Float16, double>(const IngestRun&, const PackedShape&, double*);
+#define FISHERD_INGEST(Wire, T) \
+  template T Ingest<Wire, T>(const IngestRun&, const PackedShape&, T*);
+FISHERD_INGEST_TYPES(FISHERD_INGEST)
+#undef FISHERD_INGEST
 
 std::string IngestTarget() { return TargetName(HWY_DYNAMIC_DISPATCH(ThisTarget)()); }
 

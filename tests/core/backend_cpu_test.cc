@@ -8,29 +8,17 @@
 namespace fisherd::core {
 namespace {
 
-struct Shape {
-  int64_t inputs;
-  int64_t outputs;
-  std::vector<int64_t> rows;  // of every tower
-};
-
-std::ostream& operator<<(std::ostream& out, const Shape& shape) {
-  out << "[" << shape.inputs << ", " << shape.outputs << "], rows";
-  for (const int64_t rows : shape.rows) out << " " << rows;
-  return out;
-}
-
 // With and without work enough for several threads, one tile and several.
-const Shape kShapes[] = {{1, 1, {1}},       {300, 1, {5}},          {129, 33, {513}},
-                         {64, 128, {256}},  {200, 500, {20, 20}},   {127, 769, {100}},
-                         {1, 4000, {300}},  {1000, 70, {1, 2, 40}}, {250, 500, {300}},
-                         {16, 9000, {8, 8}}};
+const kernels::StepShape kShapes[] = {{1, 1, {1}},       {300, 1, {5}},          {129, 33, {513}},
+                                      {64, 128, {256}},  {200, 500, {20, 20}},   {127, 769, {100}},
+                                      {1, 4000, {300}},  {1000, 70, {1, 2, 40}}, {250, 500, {300}},
+                                      {16, 9000, {8, 8}}};
 
 // A step over random squares.
 template <typename T>
 class Case {
  public:
-  Case(const Shape& shape, bool ones)
+  Case(const kernels::StepShape& shape, bool ones)
       : state_{.rows = shape.inputs + ones,
                .cols = shape.outputs,
                .dtype = sizeof(T) == 8 ? DataType::kFloat64 : DataType::kFloat32} {
@@ -92,7 +80,7 @@ class Case {
   std::vector<double> from_;
 };
 
-class BackendCpuTest : public ::testing::TestWithParam<std::tuple<Shape, bool>> {
+class BackendCpuTest : public ::testing::TestWithParam<std::tuple<kernels::StepShape, bool>> {
  protected:
   template <typename T>
   void Check() {

@@ -12,19 +12,7 @@
 namespace fisherd::kernels {
 namespace {
 
-struct Shape {
-  int64_t inputs;
-  int64_t outputs;
-  std::vector<int64_t> rows;  // of every tower
-};
-
-std::ostream& operator<<(std::ostream& out, const Shape& shape) {
-  out << "[" << shape.inputs << ", " << shape.outputs << "], rows";
-  for (const int64_t rows : shape.rows) out << " " << rows;
-  return out;
-}
-
-const Shape kShapes[] = {
+const StepShape kShapes[] = {
     // Blocks of every size, one chain and several, towers of one size and of several.
     {16, 48, {256}},
     {17, 49, {257}},
@@ -82,7 +70,7 @@ T MulAdd(T a, T b, T c) {
 template <typename T>
 class Case {
  public:
-  Case(const Shape& shape, bool ones, double decay = 0.95, double weight = 0.05)
+  Case(const StepShape& shape, bool ones, double decay = 0.95, double weight = 0.05)
       : ones_(ones), outputs_(shape.outputs), decay_(decay), weight_(weight) {
     std::uniform_real_distribution<T> uniform(0, 2);
     for (const int64_t rows : shape.rows) {
@@ -223,7 +211,7 @@ TEST_P(AdvanceTest, IsTheOneThatRuns) { EXPECT_EQ(AdvanceTarget(), GetParam()); 
 
 template <typename T>
 void CheckDefined() {
-  for (const Shape& shape : kShapes) {
+  for (const StepShape& shape : kShapes) {
     for (const bool ones : {false, true}) {
       SCOPED_TRACE(testing::Message() << shape << (ones ? ", bias" : ""));
       Case<T> test(shape, ones);
@@ -244,7 +232,7 @@ TEST_P(AdvanceTest, Float32IsTheDefinedSum) { CheckDefined<float>(); }
 TEST_P(AdvanceTest, Float64IsTheDefinedSum) { CheckDefined<double>(); }
 
 TEST_P(AdvanceTest, IsNearTheReference) {
-  for (const Shape& shape : kShapes) {
+  for (const StepShape& shape : kShapes) {
     Case<float> test(shape, true);
     const std::vector<float> got = test.Advance();
     const std::vector<double> want = test.Reference();

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <new>
+#include <ostream>
+#include <vector>
 
 #include "core/kernels/packed.h"
 
@@ -59,6 +61,19 @@ class Packed {
   const PackedShape shape_;
   Block<T> block_;
 };
+
+// The sizes of a step.
+struct StepShape {
+  int64_t inputs;
+  int64_t outputs;
+  std::vector<int64_t> rows;  // of every tower
+};
+
+inline std::ostream& operator<<(std::ostream& out, const StepShape& shape) {
+  out << "[" << shape.inputs << ", " << shape.outputs << "], rows";
+  for (const int64_t rows : shape.rows) out << " " << rows;
+  return out;
+}
 
 }  // namespace fisherd::kernels
 
