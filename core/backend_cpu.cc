@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/element_type.h"
+#include "core/kernels/accumulate.h"
 #include "core/kernels/advance.h"
 #include "core/kernels/target.h"
 
@@ -22,6 +23,7 @@ constexpr int64_t kTilesPerThread = 8;
 
 // Fewer multiply-adds than this are done sooner than other threads have woken up.
 constexpr double kParallelWork = 1 << 20;
+constexpr int64_t kParallelSize = 1 << 18;  // elements that are only added up
 
 struct Tiling {
   int64_t rows;
@@ -58,7 +60,17 @@ Tiling TilingFor(const kernels::AdvancePlan<T>& plan, int threads) {
 }
 
 template <typename T>
-double AdvanceAs(const AdvanceStep& step, ComputePool* pool, const Matrix& from, Matrix& to) {
+double LargestOf(const std::vector<T>& parts) {
+  double most = 0;
+  for (const T part : parts) {
+    if (!std::isfinite(part)) return part;
+    most = std::max<double>(most, part);
+  }
+  return most;
+}
+
+template <typename T>
+double AdvanceRows(const AdvanceStep& step, ComputePool* pool, const Matrix& from, Matrix& to) {
   std::vector<kernels::TowerRows<T>> towers;
   for (const SquaredRows& tower : step.towers) {
     towers.push_back({.left = static_cast<const T*>(tower.left),
@@ -98,12 +110,34 @@ double AdvanceAs(const AdvanceStep& step, ComputePool* pool, const Matrix& from,
   } else {
     for (int64_t i = 0; i < tiles; ++i) advance_tile(i);
   }
-  double most = 0;
-  for (const T tile : largest) {
-    if (!std::isfinite(tile)) return tile;
-    most = std::max<double>(most, tile);
+  return LargestOf(largest);
+}
+
+// Adds what is ready-made, after the rows if there are any.
+template <typename T>
+double AddReduced(const AdvanceStep& step, double decay, ComputePool* pool, const Matrix& from,
+                  Matrix& to) {
+  std::vector<kernels::Term<T>> terms;
+  for (const ReducedTower& tower : step.reduced) {
+    terms.push_back({static_cast<const T*>(tower.elements), step.weight * tower.scale});
   }
-  return most;
+  const int64_t size = to.shape().size();
+  const int64_t parts = pool == nullptr || size < kParallelSize ? 1 : pool->threads();
+  std::vector<T> largest(parts);
+  const auto add_part = [&](int64_t part) {
+    const int64_t first = part * size / parts;
+    std::vector<kernels::Term<T>> here = terms;
+    for (auto& term : here) term.elements += first;
+    largest[part] =
+        kernels::Accumulate<T>(decay, here, (part + 1) * size / parts - first,
+                               from.elements<T>().data() + first, to.elements<T>().data() + first);
+  };
+  if (parts > 1) {
+    pool->ParallelFor(parts, add_part);
+  } else {
+    add_part(0);
+  }
+  return LargestOf(largest);
 }
 
 }  // namespace
@@ -114,7 +148,10 @@ std::string BackendCpu::name() const {
 
 double BackendCpu::Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) {
   return WithStateType(to.shape().dtype, [&]<typename T>(std::type_identity<T>) {
-    return AdvanceAs<T>(step, pool_, from, to);
+    if (step.reduced.empty()) return AdvanceRows<T>(step, pool_, from, to);
+    if (step.towers.empty()) return AddReduced<T>(step, step.decay, pool_, from, to);
+    const double most = AdvanceRows<T>(step, pool_, from, to);
+    return std::isfinite(most) ? AddReduced<T>(step, 1, pool_, to, to) : most;
   });
 }
 

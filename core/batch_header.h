@@ -24,17 +24,22 @@ struct StepParameters {
   bool operator==(const StepParameters&) const = default;
 };
 
+// The tower's tensors, or what they add, reduced by the sender.
+enum class BatchForm { kRaw, kContribution };
+
 struct BatchHeader {
   uint64_t incarnation = 0;
   int64_t step = 0;
   int tower = 0;
-  int64_t rows = 0;
+  int64_t rows = 0;  // N
+  BatchForm form = BatchForm::kRaw;
   std::optional<double> decay;   // required; optional here so that its absence can be refused
   std::optional<double> weight;  // 1 − decay if absent
   double gradient_scale = 1;
   std::vector<TensorSpec> tensors;
   Digest digest{};
   uint64_t label = 0;
+  std::optional<double> examples;  // of a contribution: what stood for N
 };
 
 }  // namespace fisherd::core

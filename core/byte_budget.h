@@ -4,10 +4,12 @@
 #define FISHERD_CORE_BYTE_BUDGET_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 
 #include "core/mutex.h"
+#include "core/room_queue.h"
 
 namespace fisherd::core {
 
@@ -31,26 +33,41 @@ class ByteGrant {
   int64_t bytes_ = 0;
 };
 
+// Who waits in a budget's queue.
+class RoomWaiter {
+ public:
+  virtual ~RoomWaiter() = default;
+  // It is this one's turn and there is what it asked for: it should ask again. Called by whoever
+  // gave bytes back, with any locks of his held: must take none, and only schedule.
+  virtual void OnRoom() = 0;
+};
+
 // Thread-safe.
 class ByteBudget {
  public:
-  explicit ByteBudget(int64_t limit) : limit_(limit) {}
+  explicit ByteBudget(int64_t limit) : queue_(limit), limit_(limit) {}
   ByteBudget(const ByteBudget&) = delete;
   ByteBudget& operator=(const ByteBudget&) = delete;
 
   // Takes `bytes` (≥ 0) if that many are left; never waits.
   std::optional<ByteGrant> TryTake(int64_t bytes);
 
+  // As in RoomQueue. What these take is to be given back by GiveBack.
+  bool Take(int64_t bytes);
+  bool TakeInTurn(const std::shared_ptr<RoomWaiter>& waiter, int64_t bytes);
+  void Leave(const std::shared_ptr<RoomWaiter>& waiter);
+  void GiveBack(int64_t bytes);
+
   int64_t limit() const { return limit_; }
   int64_t used() const;
 
  private:
-  friend class ByteGrant;
-  void GiveBack(int64_t bytes);
+  // Tells the first who waits, outside of the lock.
+  void TellFirst();
 
-  const int64_t limit_;
   mutable Mutex mutex_;
-  int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
+  RoomQueue<std::shared_ptr<RoomWaiter>> queue_ ABSL_GUARDED_BY(mutex_);
+  const int64_t limit_;
 };
 
 }  // namespace fisherd::core

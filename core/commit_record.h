@@ -17,13 +17,8 @@ struct Version {
   bool operator==(const Version&) const = default;
 };
 
-enum class StepOutcome { kWhole, kFailed };
-
-struct CommitRecord {
-  int64_t step = 0;
-  StepOutcome outcome = StepOutcome::kWhole;
-  Version version;  // after the step
-};
+// Over all towers, over none, or over those that had come.
+enum class StepOutcome { kWhole, kFailed, kPartial };
 
 }  // namespace fisherd::core
 

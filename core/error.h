@@ -34,6 +34,7 @@ inline constexpr std::string_view kTowerNotOpen = "TOWER_NOT_OPEN";
 inline constexpr std::string_view kNonFiniteResult = "NON_FINITE_RESULT";
 inline constexpr std::string_view kForgotten = "FORGOTTEN";
 inline constexpr std::string_view kStepFailed = "STEP_FAILED";
+inline constexpr std::string_view kStepLate = "STEP_LATE";
 inline constexpr std::string_view kStreamSuperseded = "STREAM_SUPERSEDED";
 inline constexpr std::string_view kOutOfRange = "OUT_OF_RANGE";
 inline constexpr std::string_view kBeyondWindow = "BEYOND_WINDOW";

@@ -1,10 +1,13 @@
 #include "core/factor.h"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/error.h"
+#include "core/factor_room.h"
 #include "core/names.h"
 
 namespace fisherd::core {
@@ -45,6 +48,31 @@ absl::StatusOr<std::shared_ptr<Factor>> Factor::Create(std::string name, const F
   return factor;
 }
 
+absl::StatusOr<std::shared_ptr<Factor>> Factor::Restore(const FactorImage& image,
+                                                        const FactorEnvironment& environment) {
+  auto made = Create(image.name, image.spec, image.version.incarnation, environment);
+  if (!made.ok()) return made.status();
+  Factor& factor = **made;
+  factor.restored_ = true;
+  MutexLock lock(&factor.mutex_);
+  StateVersion& state = *factor.current_;
+  state.version = image.version;
+  state.total_weight = image.total_weight;
+  state.bound = image.bound;
+  state.label = image.label;
+  state.matrix->CopyFrom(*image.state);
+  factor.lanes_.resize(image.ledgers.size(), factor.lanes_[0]);
+  factor.active_towers_ = image.plan.At(std::numeric_limits<int64_t>::max());
+  for (size_t i = 0; i < image.ledgers.size(); ++i) {
+    Lane& lane = factor.lanes_[i];
+    lane.ledger = image.ledgers[i];
+    lane.gather = StepGather(image.plan, image.spec.window, lane.ledger.next());
+    lane.durable = lane.ledger.next() - 1;
+    state.steps_committed += lane.ledger.steps_committed();
+  }
+  return made;
+}
+
 Factor::Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const Kind> kind,
                uint64_t incarnation, const FactorEnvironment& environment, ByteGrant state_grant,
                ByteGrant pin_reserve)
@@ -54,8 +82,9 @@ Factor::Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const K
       environment_(environment),
       state_grant_(std::move(state_grant)),
       incarnation_(incarnation),
-      gather_(spec.towers, environment.window),
+      lanes_(NewLanes()),
       towers_(spec.towers),
+      active_towers_(spec.towers),
       current_(InitialVersion(incarnation)),
       pin_reserve_(std::move(pin_reserve)) {}
 
@@ -84,40 +113,68 @@ absl::Status Factor::OldIncarnation(uint64_t incarnation) const {
       {{"factor", name_}, {"field", "incarnation"}});
 }
 
-Progress Factor::GetProgress(int64_t missed_from) const {
+Progress Factor::GetProgress(int tower, int64_t missed_from) const {
   MutexLock lock(&mutex_);
-  return ProgressLocked(missed_from);
+  return ProgressLocked(tower, missed_from);
 }
 
-Progress Factor::ProgressLocked(int64_t missed_from) const {
-  const int64_t next = ledger_.next();
-  return {.incarnation = incarnation_,
-          .epoch = environment_.epoch,
-          .towers = gather_.towers(),
-          .next = next,
-          .durable = next - 1,
-          .open_through = next - 1 + gather_.window(),
-          .window = gather_.window(),
-          .missed = ledger_.NotWhole(missed_from),
-          .deleted = retired_};
+Progress Factor::ProgressLocked(int tower, int64_t missed_from) const {
+  Progress progress{.incarnation = incarnation_,
+                    .epoch = environment_.epoch,
+                    .window = spec_.window,
+                    .missed = {},
+                    .deleted = retired_};
+  if (std::cmp_greater_equal(tower, towers_.size())) return progress;
+  const Lane& lane = LaneOf(tower);
+  const StepGather& gather = lane.gather;
+  progress.next = gather.next();
+  progress.towers = asynchronous() ? active_towers_ : gather.plan().At(progress.next);
+  progress.durable = lane.durable;
+  progress.open_through = gather.open_through();
+  progress.missed = lane.ledger.Missed(missed_from, IndexOf(tower));
+  progress.first =
+      tower >= TowersLocked() ? 0 : gather.plan().FirstOf(IndexOf(tower), progress.next);
+  return progress;
+}
+
+std::optional<StepRun> Factor::MissedRun(int tower, int64_t step) const {
+  MutexLock lock(&mutex_);
+  const Lane& lane = LaneOf(tower);
+  if (step >= lane.ledger.next() || lane.ledger.Counted(step, IndexOf(tower))) return std::nullopt;
+  return *lane.ledger.Find(step);
+}
+
+int Factor::towers() const {
+  MutexLock lock(&mutex_);
+  return TowersLocked();
 }
 
 bool Factor::IsOwner(int tower, const ProgressListener* stream) const {
   MutexLock lock(&mutex_);
-  return tower >= 0 && tower < gather_.towers() && towers_[tower].stream.get() == stream;
+  return tower >= 0 && std::cmp_less(tower, towers_.size()) &&
+         towers_[tower].stream.get() == stream;
 }
 
-Factor::Listeners Factor::ListenersLocked() const {
-  Listeners listeners;
-  for (const Tower& tower : towers_) {
-    if (tower.stream != nullptr) listeners.insert(tower.stream);
+bool Factor::HasEnded(int64_t step) const {
+  return asynchronous() ? step <= current_->version.step : step < lanes_[0].gather.next();
+}
+
+// What an incarnation's end takes with it.
+void Factor::ResetLocked(Aftermath& after) {
+  NotifyAll(after);
+  Room room(*this);
+  for (Lane& lane : lanes_) {
+    lane.gather.CloseAll(room);
+    for (auto& [step, batches] : lane.batches) {
+      std::move(batches.begin(), batches.end(), std::back_inserter(after.dropped));
+    }
   }
-  return listeners;
-}
-
-void Factor::Notify(const Listeners& listeners) {
-  const std::shared_ptr<Factor> self = shared_from_this();
-  for (const auto& listener : listeners) listener->OnProgress(self);
+  lanes_ = NewLanes();
+  towers_.assign(spec_.towers, {});
+  active_towers_ = spec_.towers;
+  to_look_at_.clear();
+  in_place_ = false;
+  results_.Invalidate();
 }
 
 absl::Status Factor::Reset(uint64_t incarnation) {
@@ -125,42 +182,29 @@ absl::Status Factor::Reset(uint64_t incarnation) {
   if (fresh == nullptr) {
     return StateBudgetExhausted(kind_->state_shape(), *environment_.state_budget);
   }
-  // What ends here is freed after the lock.
-  std::map<int64_t, OpenStep> dropped;
-  Listeners listeners;
+  Aftermath after;  // `fresh`, too, is freed after the lock
   {
     MutexLock lock(&mutex_);
     if (retired_) return OldIncarnation(incarnation_);
     incarnation_ = incarnation;
-    gather_ = StepGather(spec_.towers, environment_.window);
-    ledger_ = Ledger();
-    dropped.swap(open_steps_);
-    listeners = ListenersLocked();
-    towers_.assign(spec_.towers, {});
+    ResetLocked(after);
     if (current_->pins > 0) older_pinned_.push_back(current_);
     current_.swap(fresh);
-    in_place_ = false;
-    results_.Invalidate();
     WakeReads();
   }
-  Notify(listeners);
+  Settle(std::move(after));
   return absl::OkStatus();
 }
 
 void Factor::Retire() {
-  std::map<int64_t, OpenStep> dropped;
-  Listeners listeners;
+  Aftermath after;
   {
     MutexLock lock(&mutex_);
     retired_ = true;
-    gather_ = StepGather(spec_.towers, environment_.window);
-    dropped.swap(open_steps_);
-    listeners = ListenersLocked();
-    towers_.assign(spec_.towers, {});
-    results_.Invalidate();
+    ResetLocked(after);
     WakeReads();
   }
-  Notify(listeners);
+  Settle(std::move(after));
 }
 
 FactorInfo Factor::Describe() const {
@@ -171,25 +215,27 @@ FactorInfo Factor::Describe() const {
                   .shape = shape,
                   .version = current_->version,
                   .steps_committed = current_->steps_committed,
-                  .steps_failed = ledger_.steps_failed(),
-                  .next = ledger_.next(),
-                  .durable = ledger_.next() - 1,
+                  .next = current_->version.step + 1,
                   .total_weight = current_->total_weight,
                   .label = current_->label,
                   .state_bytes = shape.bytes(),
                   .pinned_bytes = static_cast<int64_t>(older_pinned_.size()) * shape.bytes(),
                   .result_bytes = 0,
                   .estimated_bytes = 2 * shape.bytes(),
-                  .held_batches = gather_.BatchesHeld(),
-                  .held_bytes = 0,
                   .towers = {},
                   .registrations = {}};
-  for (const auto& [step, open] : open_steps_) {
-    for (const ByteGrant& grant : open.grants) info.held_bytes += grant.bytes();
+  for (const Lane& lane : lanes_) {
+    info.steps_failed += lane.ledger.steps_failed();
+    info.steps_partial += lane.ledger.steps_partial();
+    info.held_batches += lane.gather.BatchesHeld();
+    info.held_bytes += lane.gather.bytes();
+    info.durable += lane.durable;
   }
-  for (int t = 0; t < gather_.towers(); ++t) {
-    info.towers.push_back(
-        {.claimed = towers_[t].stream != nullptr, .received_through = gather_.ReceivedThrough(t)});
+  if (!asynchronous()) info.next = lanes_[0].gather.next();
+  info.open_through = asynchronous() ? info.next - 1 : lanes_[0].gather.open_through();
+  for (int t = 0; t < TowersLocked(); ++t) {
+    info.towers.push_back({.claimed = towers_[t].stream != nullptr,
+                           .received_through = LaneOf(t).gather.ReceivedThrough(IndexOf(t))});
   }
   for (const auto& registration : results_.all()) {
     info.registrations.push_back(InfoOf(*registration));

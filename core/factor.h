@@ -5,14 +5,20 @@
 #define FISHERD_CORE_FACTOR_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,12 +31,14 @@
 #include "core/compute_pool.h"
 #include "core/damping_table.h"
 #include "core/factor_spec.h"
+#include "core/factor_store.h"
 #include "core/kinds/kind.h"
 #include "core/ledger.h"
 #include "core/linear_operator.h"
 #include "core/mutex.h"
 #include "core/registered_results.h"
 #include "core/step_gather.h"
+#include "core/timer_queue.h"
 
 namespace fisherd::core {
 
@@ -43,8 +51,13 @@ struct FactorEnvironment {
   ByteBudget* state_budget = nullptr;  // states, pinned versions, results
   ByteBudget* batch_budget = nullptr;  // batches of open steps
   DampingTable* dampings = nullptr;
-  uint64_t epoch = 0;  // the server's start number
-  int window = 4;      // open steps per factor
+  TimerQueue* timers = nullptr;
+  FactorStore* store = nullptr;  // null: nothing survives, and everything counts as durable
+  uint64_t epoch = 0;            // the server's start number
+  // The most that the open steps of one factor may hold of batch_budget.
+  int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();
+  // Of a restored factor, in place of its gather_timeout.
+  absl::Duration recovery_timeout = absl::Minutes(10);
 };
 
 // 16 random bytes that name a trainer process.
@@ -64,56 +77,89 @@ struct StateVersion {
   ByteGrant pin_grant;  // for the copy that a commit makes of a pinned version
 };
 
-// Where a factor stands, as a stream needs it for `opened` and `ack`.
+// Where a factor stands, as a tower's stream needs it for `opened` and `ack`.
 struct Progress {
   uint64_t incarnation = 0;
   uint64_t epoch = 0;
-  int towers = 0;
+  int towers = 0;  // of step `next`
   int64_t next = 1;
   int64_t durable = 0;
   int64_t open_through = 0;
   int window = 0;
-  std::vector<StepRun> missed;
+  std::vector<StepRun> missed;  // by this tower
+  int64_t first = 0;            // the lowest step from `next` on that the tower is of; 0: none
   bool deleted = false;
 };
 
-// Who feeds a tower: a stream.
+// Who feeds a tower: a stream. Its methods are called without locks, from pool threads, and must
+// not block.
 class ProgressListener {
  public:
   virtual ~ProgressListener() = default;
-  // A step of the factor has ended, or the factor's incarnation, by reset or deletion; or another
-  // client has taken over a tower. Called without locks, never at once for one factor; must not
-  // block.
+  // A step of the factor has ended or opened, or its incarnation has ended, by reset or deletion;
+  // or another client has taken over a tower.
   virtual void OnProgress(const std::shared_ptr<Factor>& factor) = 0;
+  // The tower's batches from `step` on had to make room.
+  virtual void OnHold(const std::shared_ptr<Factor>& factor, int tower, int64_t step) = 0;
 };
 
-// A batch on its way in. Filled by one thread; abandoned when it goes before Complete.
+// A batch from its header on. Filled by one thread; the factor may drop it at any time.
+class IncomingBatch {
+ public:
+  IncomingBatch(BatchReader reader, uint64_t label) : label_(label), reader_(std::move(reader)) {}
+
+  // One frame: see BatchReader. OK if the batch has been dropped.
+  absl::Status AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
+                       std::span<const std::string_view> pieces, uint32_t crc32c);
+  absl::Status Finish(int64_t rows);
+  // Gives its memory back.
+  void Drop();
+  // The finished batch.
+  std::unique_ptr<Batch> Release();
+
+  uint64_t label() const { return label_; }
+
+ private:
+  const uint64_t label_;
+  Mutex mutex_;
+  std::optional<BatchReader> reader_ ABSL_GUARDED_BY(mutex_);  // none: dropped
+};
+
+// A batch on its way in. Used by one thread; abandoned when it goes before Complete.
 class PendingBatch {
  public:
   ~PendingBatch();
   PendingBatch(const PendingBatch&) = delete;
   PendingBatch& operator=(const PendingBatch&) = delete;
 
-  BatchReader& reader() { return reader_; }
+  IncomingBatch& rows() { return *rows_; }
 
   // The batch is whole: `rows` is the sender's count of them. Hands it to its step, which commits
-  // when all towers' batches are there. FAILED_PRECONDITION (OLD_INCARNATION, TOWER_CLAIMED) if the
+  // when all towers' batches are there. OK too if it had to make room meanwhile, which the listener
+  // is told. FAILED_PRECONDITION (OLD_INCARNATION, TOWER_CLAIMED, STEP_LATE, STEP_FAILED) if the
   // step no longer wants it.
   absl::Status Complete(int64_t rows);
 
  private:
   friend class Factor;
-  PendingBatch(std::shared_ptr<Factor> factor, const BatchHeader& header, StepGather::Ticket ticket,
-               std::unique_ptr<Batch> batch);
+  PendingBatch(std::shared_ptr<Factor> factor, const BatchHeader& header,
+               const ProgressListener* stream, StepGather::Ticket ticket,
+               std::shared_ptr<IncomingBatch> rows);
 
   const std::shared_ptr<Factor> factor_;
   const uint64_t incarnation_;
   const int64_t step_;
   const int tower_;
-  const uint64_t label_;
+  const ProgressListener* const stream_;
   const StepGather::Ticket ticket_;
-  BatchReader reader_;
+  const std::shared_ptr<IncomingBatch> rows_;
   bool done_ = false;
+};
+
+// What Begin says to a batch.
+struct BatchAdmission {
+  std::unique_ptr<PendingBatch> pending;  // null: to be read and discarded,
+  bool on_hold = false;                   // for want of room; else it is here or counted already
 };
 
 // Waits until `step` of `incarnation` has ended.
@@ -165,8 +211,10 @@ struct FactorInfo {
   Version version;
   int64_t steps_committed = 0;
   int64_t steps_failed = 0;
+  int64_t steps_partial = 0;
   int64_t next = 1;
   int64_t durable = 0;
+  int64_t open_through = 0;
   double total_weight = 0;
   uint64_t label = 0;
   int64_t state_bytes = 0;
@@ -182,13 +230,16 @@ struct FactorInfo {
 // Thread-safe. Nothing blocks but short sections under the lock: commits and the computing for
 // reads run on the pool. Always held by shared_ptr: streams, reads and commits keep it alive beyond
 // its deletion.
-class Factor : public std::enable_shared_from_this<Factor> {
+class Factor final : public RoomWaiter, public std::enable_shared_from_this<Factor> {
  public:
   // Allocates the state. INVALID_ARGUMENT for a bad specification; RESOURCE_EXHAUSTED
   // (STATE_BUDGET), before anything is allocated, with the estimate in the message.
   static absl::StatusOr<std::shared_ptr<Factor>> Create(std::string name, const FactorSpec& spec,
                                                         uint64_t incarnation,
                                                         const FactorEnvironment& environment);
+  // As it was when the image was taken, under a new epoch, with everybody's batches to come again.
+  static absl::StatusOr<std::shared_ptr<Factor>> Restore(const FactorImage& image,
+                                                         const FactorEnvironment& environment);
 
   const std::string& name() const { return name_; }
   const FactorSpec& spec() const { return spec_; }
@@ -196,28 +247,43 @@ class Factor : public std::enable_shared_from_this<Factor> {
 
   // --- Updates (SPEC §5) ---
 
-  // Claims a tower for a client's stream, and keeps `stream` until Close. `from` is the lowest step
-  // that the client can still send (0: it is new). Another client's claim stands while its stream
-  // lives, unless take_over; when it falls, that client's batches of steps that have not ended are
-  // dropped.
-  //   OUT_OF_RANGE for the tower, or if `from` is beyond the next step; FAILED_PRECONDITION
-  //   (TOWER_CLAIMED)
-  absl::StatusOr<Progress> Open(int tower, const ClientId& client, int64_t from, bool take_over,
-                                std::shared_ptr<ProgressListener> stream);
+  struct Claim {
+    int tower = 0;
+    ClientId client{};
+    int64_t from = 0;     // the lowest step that the client can still send; 0: it is new
+    int64_t through = 0;  // the highest that it was given
+    bool take_over = false;
+  };
+  // Claims a tower for a client's stream, and keeps `stream` until Close. Another client's claim
+  // stands while its stream lives, unless take_over; when it falls, that client's batches of steps
+  // that have not ended are dropped. In steps below `from` the tower is missing.
+  //   OUT_OF_RANGE for the tower; FAILED_PRECONDITION (TOWER_CLAIMED)
+  absl::StatusOr<Progress> Open(const Claim& claim, std::shared_ptr<ProgressListener> stream);
 
   // The stream has ended: its claims no longer stand against others.
   void Close(const ProgressListener* stream);
 
-  // Asks to send a batch. Null if it is counted or held already: to be read and discarded. Errors
-  // as in SPEC §6, each naming the field.
-  absl::StatusOr<std::unique_ptr<PendingBatch>> Begin(const BatchHeader& header,
-                                                      const ProgressListener* stream);
+  // Asks to send a batch. Errors as in SPEC §6, each naming the field.
+  absl::StatusOr<BatchAdmission> Begin(const BatchHeader& header, const ProgressListener* stream);
 
-  // Where the factor stands; `missed` from step `missed_from` on.
-  Progress GetProgress(int64_t missed_from) const;
+  // Where the factor stands for a tower; `missed` from step `missed_from` on.
+  Progress GetProgress(int tower, int64_t missed_from) const;
+
+  // How an ended step ended, for a tower: null if it counted. step < next.
+  std::optional<StepRun> MissedRun(int tower, int64_t step) const;
+
+  // How many towers a step from the next one on may have.
+  int towers() const;
 
   // The tower is this stream's.
   bool IsOwner(int tower, const ProgressListener* stream) const;
+
+  // Changes the number of towers, from the step that is answered on. INVALID_ARGUMENT unless 1 ≤
+  // towers ≤ kMaxTowers. Under ASYNCHRONOUS at once.
+  absl::StatusOr<int64_t> SetTowers(int towers, bool now);
+
+  // There may be room for a step that waits.
+  void OnRoom() override;
 
   // --- Reads (SPEC §3) ---
 
@@ -249,15 +315,38 @@ class Factor : public std::enable_shared_from_this<Factor> {
 
   struct Tower {
     ClientId client{};
-    int64_t from = 0;
     std::shared_ptr<ProgressListener> stream;  // null: not claimed
     bool known = false;                        // `client` has a meaning
   };
-  struct OpenStep {
-    int64_t share = 0;  // bytes reserved for each tower
-    std::vector<ByteGrant> grants;
-    std::vector<std::unique_ptr<Batch>> batches;  // by tower; null until whole
-    uint64_t label = 0;
+  // A step's batches that are whole or arriving, by tower; null for others.
+  using StepBatches = std::vector<std::shared_ptr<IncomingBatch>>;
+  // Steps that follow each other: those of all towers together, or under ASYNCHRONOUS of one tower.
+  struct Lane {
+    StepGather gather;
+    Ledger ledger;
+    int64_t durable = 0;
+    std::map<int64_t, StepBatches> batches;  // of open steps
+    // The gather clock: what it runs for, when it ends, and for which step it has ended.
+    struct ClockOf {
+      int64_t step = 0;
+      bool has_batch = false;
+      bool recovering = false;
+      bool operator==(const ClockOf&) const = default;
+    };
+    ClockOf clock_of;
+    absl::Time deadline = absl::InfiniteFuture();
+    int64_t expired = 0;
+  };
+  // What has to happen when the lock is no longer held.
+  struct Aftermath {
+    std::vector<std::shared_ptr<IncomingBatch>> dropped;
+    struct Notice {
+      std::shared_ptr<ProgressListener> stream;
+      int tower = 0;
+      int64_t step = 0;
+    };
+    std::vector<Notice> holds;
+    std::set<std::shared_ptr<ProgressListener>> progress;  // whom OnProgress is due
   };
   struct PendingRead {
     ReadRequest request;
@@ -272,40 +361,81 @@ class Factor : public std::enable_shared_from_this<Factor> {
     std::shared_ptr<const CachedResult> cached;  // or a cached result,
     std::shared_ptr<Registration> to_compute;    // or one to be computed from `pin`; marked so
   };
-  struct Commit {
+  // A step that ends.
+  struct Ending {
+    size_t lane = 0;
+    int64_t step = 0;
+    StepOutcome outcome = StepOutcome::kFailed;
+    std::vector<int> counted;                            // of the lane's towers, unless FAILED
+    std::vector<std::unique_ptr<Batch>> batches;         // theirs
+    std::vector<std::shared_ptr<IncomingBatch>> others;  // whose time is over
+    uint64_t incarnation = 0;
+    uint64_t label = 0;
+    // Unless FAILED:
     StepParameters parameters;
-    OpenStep step;
     std::shared_ptr<StateVersion> from;
     std::shared_ptr<StateVersion>
         to;            // `from` itself if nobody holds it; null if there is no memory
     double bound = 0;  // of the result; not finite if it may overflow
     double total_weight = 0;
   };
+  class Room;
 
   Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const Kind> kind,
          uint64_t incarnation, const FactorEnvironment& environment, ByteGrant state_grant,
          ByteGrant pin_reserve);
 
+  static absl::StatusOr<std::shared_ptr<Factor>> Make(std::string name, const FactorSpec& spec,
+                                                      uint64_t incarnation,
+                                                      const FactorEnvironment& environment);
   // Null if there is no memory.
   std::shared_ptr<StateVersion> InitialVersion(uint64_t incarnation) const;
+  // `step` has ended; under ASYNCHRONOUS, that many commits have been made.
+  bool HasEnded(int64_t step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status OldIncarnation(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Progress ProgressLocked(int64_t missed_from) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  using Listeners = std::set<std::shared_ptr<ProgressListener>>;
-  Listeners ListenersLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Notify(const Listeners& listeners);
+  Progress ProgressLocked(int tower, int64_t missed_from) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ResetLocked(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // factor_update.cc: batches in, steps out.
+  bool asynchronous() const { return spec_.update_mode == UpdateMode::kAsynchronous; }
+  std::vector<Lane> NewLanes() const;
+  Lane& LaneOf(int tower) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const Lane& LaneOf(int tower) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A tower's number in its lane, and the first tower of a lane.
+  int IndexOf(int tower) const { return asynchronous() ? 0 : tower; }
+  int FirstTower(size_t lane) const { return asynchronous() ? static_cast<int>(lane) : 0; }
+  // Towers that a step from next on may have.
+  int TowersLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckHeader(const BatchHeader& header, const ProgressListener* stream) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ReserveBatch(int64_t step, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CloseEmptySteps() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CompleteBatch(const PendingBatch& pending, std::unique_ptr<Batch> batch);
+  absl::StatusOr<BatchAdmission> BeginLocked(const BatchHeader& header,
+                                             const ProgressListener* stream, Aftermath& after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckMissed(const Lane& lane, const BatchHeader& header) const;
+  absl::Status CompleteBatch(const PendingBatch& pending);
   void AbandonBatch(const PendingBatch& pending);
-  void ScheduleCommit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ApplyHolds(size_t lane, std::span<const StepGather::Hold> holds, Aftermath& after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OpenWaitingSteps(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NotifyAll(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The one from a pool thread, the other from anywhere: whom it tells may be the caller.
+  void Settle(Aftermath after) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SettleLater(Aftermath after) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // factor_commit.cc: how steps end.
+  void Look(size_t lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  StepGather::Verdict VerdictOf(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunCommit();
-  std::optional<Commit> TakeCommit();
-  double Compute(const Commit& commit) const;
-  bool Publish(Commit& commit, double bound);
+  std::optional<Ending> TakeStep();
+  void PrepareCommit(Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double Compute(const Ending& ending) const;
+  bool Publish(Ending& ending, double bound, Aftermath& after);
+  void Store(const Ending& ending);
+  FactorImage ImageLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UpdateClock(Lane& lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ArmTimer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnTimer();
 
   // factor_read.cc: reads and registered results.
   void RunRead(uint64_t id);
@@ -333,16 +463,19 @@ class Factor : public std::enable_shared_from_this<Factor> {
   const std::unique_ptr<const Kind> kind_;
   const FactorEnvironment environment_;
   const ByteGrant state_grant_;
+  bool restored_ = false;  // set before anyone else knows of it
 
   mutable Mutex mutex_;
   uint64_t incarnation_ ABSL_GUARDED_BY(mutex_);
   bool retired_ ABSL_GUARDED_BY(mutex_) = false;
-  StepGather gather_ ABSL_GUARDED_BY(mutex_);
-  Ledger ledger_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Lane> lanes_ ABSL_GUARDED_BY(mutex_);  // one; under ASYNCHRONOUS one for each tower
   std::vector<Tower> towers_ ABSL_GUARDED_BY(mutex_);
-  std::map<int64_t, OpenStep> open_steps_ ABSL_GUARDED_BY(mutex_);
+  int active_towers_ ABSL_GUARDED_BY(mutex_);              // under ASYNCHRONOUS
+  std::deque<size_t> to_look_at_ ABSL_GUARDED_BY(mutex_);  // lanes whose step may end now
   bool commit_scheduled_ ABSL_GUARDED_BY(mutex_) = false;  // or running: there is one at a time
-  bool in_place_ ABSL_GUARDED_BY(mutex_) = false;          // current_'s matrix is being overwritten
+  absl::Time armed_for_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // the next timer call
+  std::atomic<bool> room_scheduled_ = false;
+  bool in_place_ ABSL_GUARDED_BY(mutex_) = false;  // current_'s matrix is being overwritten
   std::shared_ptr<StateVersion> current_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<StateVersion>> older_pinned_ ABSL_GUARDED_BY(mutex_);  // ascending
   ByteGrant pin_reserve_

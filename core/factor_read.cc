@@ -65,8 +65,8 @@ void Factor::CancelRead(uint64_t id) {
 void Factor::WakeReads() {
   for (auto& [id, read] : reads_) {
     const auto& min = read.request.min_version;
-    const bool too_early = !retired_ && min.has_value() && min->incarnation == incarnation_ &&
-                           min->step >= ledger_.next();
+    const bool too_early =
+        !retired_ && min.has_value() && min->incarnation == incarnation_ && !HasEnded(min->step);
     if (!read.waiting || too_early) continue;
     read.waiting = false;
     environment_.pool->Schedule([self = shared_from_this(), id = id] { self->RunRead(id); });
@@ -117,12 +117,12 @@ absl::StatusOr<std::optional<Factor::ReadSource>> Factor::PlanRead(const ReadReq
   if (retired_) return OldIncarnation(incarnation_);
   if (min.has_value()) {
     if (min->incarnation != incarnation_) return OldIncarnation(min->incarnation);
-    if (min->step >= ledger_.next()) return std::nullopt;
+    if (!HasEnded(min->step)) return std::nullopt;
   }
   ReadSource source;
   source.result.current_version = current_->version;
   source.result.steps_committed = current_->steps_committed;
-  source.result.next = ledger_.next();
+  source.result.next = asynchronous() ? current_->version.step + 1 : lanes_[0].gather.next();
   source.result.damping = damping;
 
   const std::shared_ptr<Registration> registration =

@@ -36,13 +36,20 @@ FactorRegistry::FactorRegistry(const RegistryOptions& options)
                    .state_budget = &state_budget_,
                    .batch_budget = &batch_budget_,
                    .dampings = &dampings_,
+                   .timers = options.timers,
+                   .store = options.store,
                    .epoch = options.epoch,
-                   .window = options.window},
+                   .factor_batch_limit = options.factor_batch_limit,
+                   .recovery_timeout = options.recovery_timeout},
+      window_(options.window),
+      gather_timeout_(options.gather_timeout),
       next_incarnation_(options.first_incarnation) {}
 
 absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view name,
-                                                               const FactorSpec& spec) {
+                                                               FactorSpec spec) {
   if (absl::Status status = CheckName("name", name); !status.ok()) return status;
+  if (spec.window == 0) spec.window = window_;
+  if (spec.gather_timeout == absl::ZeroDuration()) spec.gather_timeout = gather_timeout_;
   uint64_t incarnation;
   {
     MutexLock lock(&mutex_);
@@ -59,6 +66,14 @@ absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view 
   const auto [it, created] = factors_.emplace(name, *factor);
   if (!created) return Existing(it->second, spec);
   return Created{.factor = *std::move(factor), .created = true};
+}
+
+absl::Status FactorRegistry::Restore(const FactorImage& image) {
+  auto factor = Factor::Restore(image, environment_);
+  if (!factor.ok()) return WithMetadata(factor.status(), "factor", image.name);
+  MutexLock lock(&mutex_);
+  factors_.emplace(image.name, *std::move(factor));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<Factor>> FactorRegistry::Find(std::string_view name) const {

@@ -4,6 +4,7 @@
 #define FISHERD_CORE_FACTOR_REGISTRY_H_
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,9 +22,15 @@ namespace fisherd::core {
 struct RegistryOptions {
   Backend* backend = nullptr;
   ComputePool* pool = nullptr;
-  int64_t state_budget = 0;  // bytes
-  int64_t batch_budget = 0;  // bytes
-  int window = 4;            // open steps per factor, at least 1
+  int64_t state_budget = 0;                                          // bytes
+  int64_t batch_budget = 0;                                          // bytes
+  int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();  // of it, for one factor
+  // What a specification leaves open.
+  int window = 4;
+  absl::Duration gather_timeout = absl::InfiniteDuration();
+  TimerQueue* timers = nullptr;
+  FactorStore* store = nullptr;  // null: nothing survives
+  absl::Duration recovery_timeout = absl::Minutes(10);
   // The server's start number, and the first incarnation that it gives: without a data directory
   // both start from the clock, so that neither is reused over restarts.
   uint64_t epoch = 0;
@@ -41,7 +48,11 @@ class FactorRegistry {
     bool created = false;
   };
   // ALREADY_EXISTS (SPEC_DIFFERS) if the name has another specification.
-  absl::StatusOr<Created> Create(std::string_view name, const FactorSpec& spec);
+  absl::StatusOr<Created> Create(std::string_view name, FactorSpec spec);
+
+  // After a restart, before anyone else knows of the registry: a factor as it was, of an
+  // incarnation below first_incarnation.
+  absl::Status Restore(const FactorImage& image);
 
   // INVALID_ARGUMENT (BAD_NAME), NOT_FOUND (FACTOR_NOT_FOUND).
   absl::StatusOr<std::shared_ptr<Factor>> Find(std::string_view name) const;
@@ -64,6 +75,8 @@ class FactorRegistry {
   ByteBudget state_budget_;
   ByteBudget batch_budget_;
   const FactorEnvironment environment_;
+  const int window_;
+  const absl::Duration gather_timeout_;
 
   mutable Mutex mutex_;
   uint64_t next_incarnation_ ABSL_GUARDED_BY(mutex_);

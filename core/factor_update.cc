@@ -1,13 +1,13 @@
-// Batches in, steps out: the part of a factor that follows SPEC §5.
+// Batches in: the part of a factor that follows SPEC §5 up to a whole step.
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/error.h"
 #include "core/factor.h"
+#include "core/factor_room.h"
 
 namespace fisherd::core {
 namespace {
@@ -35,80 +35,180 @@ StepParameters ParametersOf(const BatchHeader& header) {
   return {.decay = *header.decay, .weight = header.weight.value_or(1 - *header.decay)};
 }
 
+absl::Status DidNotCount(int64_t step, StepOutcome outcome) {
+  if (outcome == StepOutcome::kFailed) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kStepFailed,
+                     absl::StrFormat("step %d has ended FAILED and counts for nothing", step));
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, reason::kStepLate,
+      absl::StrFormat("step %d has ended without this tower's batch, which came too late", step));
+}
+
+absl::Status TakenOver(int tower) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason::kTowerClaimed,
+                   absl::StrFormat("another client has taken over tower %d", tower),
+                   {{"field", "tower"}});
+}
+
 }  // namespace
 
+// ---- The rows of a batch
+
+absl::Status IncomingBatch::AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
+                                    std::span<const std::string_view> pieces, uint32_t crc32c) {
+  MutexLock lock(&mutex_);
+  if (!reader_.has_value()) return absl::OkStatus();
+  absl::Status status = reader_->BeginRows(first_row, row_count, bytes);
+  for (const std::string_view piece : pieces) {
+    if (!status.ok()) return status;
+    status = reader_->Append(std::as_bytes(std::span(piece)));
+  }
+  return status.ok() ? reader_->EndRows(crc32c) : status;
+}
+
+absl::Status IncomingBatch::Finish(int64_t rows) {
+  MutexLock lock(&mutex_);
+  return reader_.has_value() ? reader_->Finish(rows) : absl::OkStatus();
+}
+
+void IncomingBatch::Drop() {
+  MutexLock lock(&mutex_);
+  reader_.reset();
+}
+
+std::unique_ptr<Batch> IncomingBatch::Release() {
+  MutexLock lock(&mutex_);
+  return reader_.has_value() ? reader_->Release() : nullptr;
+}
+
 PendingBatch::PendingBatch(std::shared_ptr<Factor> factor, const BatchHeader& header,
-                           StepGather::Ticket ticket, std::unique_ptr<Batch> batch)
+                           const ProgressListener* stream, StepGather::Ticket ticket,
+                           std::shared_ptr<IncomingBatch> rows)
     : factor_(std::move(factor)),
       incarnation_(header.incarnation),
       step_(header.step),
       tower_(header.tower),
-      label_(header.label),
+      stream_(stream),
       ticket_(ticket),
-      reader_(header.tensors, header.rows, std::move(batch)) {}
+      rows_(std::move(rows)) {}
 
 PendingBatch::~PendingBatch() {
   if (!done_) factor_->AbandonBatch(*this);
 }
 
 absl::Status PendingBatch::Complete(int64_t rows) {
-  if (absl::Status status = reader_.Finish(rows); !status.ok()) return status;
-  absl::Status status = factor_->CompleteBatch(*this, reader_.Release());
-  done_ = status.ok();
-  return status;
+  if (absl::Status status = rows_->Finish(rows); !status.ok()) return status;
+  done_ = true;
+  return factor_->CompleteBatch(*this);
 }
 
-absl::StatusOr<Progress> Factor::Open(int tower, const ClientId& client, int64_t from,
-                                      bool take_over, std::shared_ptr<ProgressListener> stream) {
-  std::vector<std::unique_ptr<Batch>> dropped;
+// ---- Towers
+
+std::vector<Factor::Lane> Factor::NewLanes() const {
+  std::vector<Lane> lanes;
+  const Lane lane{.gather = StepGather(asynchronous() ? 1 : spec_.towers, spec_.window),
+                  .ledger = Ledger(),
+                  .batches = {}};
+  lanes.assign(asynchronous() ? spec_.towers : 1, lane);
+  return lanes;
+}
+
+Factor::Lane& Factor::LaneOf(int tower) { return lanes_[asynchronous() ? tower : 0]; }
+const Factor::Lane& Factor::LaneOf(int tower) const { return lanes_[asynchronous() ? tower : 0]; }
+
+int Factor::TowersLocked() const {
+  if (asynchronous()) return active_towers_;
+  const StepGather& gather = lanes_[0].gather;
+  return gather.plan().MostFrom(gather.next());
+}
+
+absl::StatusOr<Progress> Factor::Open(const Claim& claim,
+                                      std::shared_ptr<ProgressListener> stream) {
+  Aftermath after;
   std::shared_ptr<ProgressListener> old;
   Progress progress;
   {
     MutexLock lock(&mutex_);
     if (retired_) return OldIncarnation(incarnation_);
-    if (absl::Status status = CheckTower(tower, gather_.towers()); !status.ok()) return status;
-    if (from > ledger_.next()) {
-      return MakeError(absl::StatusCode::kOutOfRange, reason::kOutOfRange,
-                       absl::StrFormat("from is %d, but the factor's next step is %d: the tower "
-                                       "cannot send it, so no step could end",
-                                       from, ledger_.next()),
-                       {{"field", "from"}});
-    }
-    Tower& claim = towers_[tower];
-    const bool other = claim.known && claim.client != client;
-    if (other && claim.stream != nullptr && !take_over) {
+    if (absl::Status status = CheckTower(claim.tower, TowersLocked()); !status.ok()) return status;
+    Tower& tower = towers_[claim.tower];
+    const bool other = tower.known && tower.client != claim.client;
+    if (other && tower.stream != nullptr && !claim.take_over) {
       return MakeError(absl::StatusCode::kFailedPrecondition, reason::kTowerClaimed,
                        absl::StrFormat("tower %d is claimed by another client's live stream; set "
                                        "take_over to claim it all the same",
-                                       tower),
+                                       claim.tower),
                        {{"field", "tower"}});
     }
+    Lane& lane = LaneOf(claim.tower);
+    const int index = IndexOf(claim.tower);
     if (other) {
-      for (const int64_t step : gather_.ClearTower(tower)) {
-        dropped.push_back(std::move(open_steps_.at(step).batches[tower]));
+      lane.gather.ClearTower(index);
+      for (auto& [step, batches] : lane.batches) {
+        if (index < std::ssize(batches)) after.dropped.push_back(std::move(batches[index]));
       }
-      CloseEmptySteps();
     }
-    old = std::exchange(claim.stream, stream);
-    claim.client = client;
-    claim.known = true;
-    progress = ProgressLocked(std::max<int64_t>(from, 1));
+    old = std::exchange(tower.stream, stream);
+    tower.client = claim.client;
+    tower.known = true;
+    lane.gather.OpenTower(index, claim.from, claim.through);
+    UpdateClock(lane);
+    Look(asynchronous() ? claim.tower : 0);
+    progress = ProgressLocked(claim.tower, std::max<int64_t>(claim.from, 1));
+    if (old != nullptr && old != stream) after.progress.insert(std::move(old));
   }
-  if (old != nullptr && old != stream) old->OnProgress(shared_from_this());
+  SettleLater(std::move(after));
   return progress;
 }
 
 void Factor::Close(const ProgressListener* stream) {
-  Listeners released;  // destroyed after the lock
+  std::set<std::shared_ptr<ProgressListener>> released;  // destroyed after the lock
   MutexLock lock(&mutex_);
   for (Tower& tower : towers_) {
     if (tower.stream.get() == stream && stream != nullptr) released.insert(std::move(tower.stream));
   }
 }
 
+absl::StatusOr<int64_t> Factor::SetTowers(int towers, bool now) {
+  if (towers < 1 || towers > kMaxTowers) {
+    return BadArgument("towers",
+                       absl::StrFormat("towers is %d; expected 1 to %d", towers, kMaxTowers));
+  }
+  Aftermath after;
+  int64_t from = 0;
+  {
+    MutexLock lock(&mutex_);
+    if (retired_) return OldIncarnation(incarnation_);
+    towers_.resize(std::max<size_t>(towers_.size(), towers));
+    if (asynchronous()) {
+      from = current_->version.step + 1;
+      active_towers_ = towers;
+      while (std::cmp_less(lanes_.size(), towers)) {
+        lanes_.push_back(
+            {.gather = StepGather(1, spec_.window), .ledger = Ledger(), .batches = {}});
+      }
+    } else {
+      Lane& lane = lanes_[0];
+      Room room(*this);
+      std::vector<StepGather::Hold> holds;
+      from = lane.gather.SetTowers(towers, now, room, holds);
+      ApplyHolds(0, holds, after);
+      OpenWaitingSteps(after);
+      UpdateClock(lane);
+      Look(0);
+    }
+    NotifyAll(after);
+  }
+  SettleLater(std::move(after));
+  return from;
+}
+
+// ---- Batches
+
 absl::Status Factor::CheckHeader(const BatchHeader& header, const ProgressListener* stream) const {
   if (retired_ || header.incarnation != incarnation_) return OldIncarnation(header.incarnation);
-  if (absl::Status status = CheckTower(header.tower, gather_.towers()); !status.ok()) return status;
+  if (absl::Status status = CheckTower(header.tower, TowersLocked()); !status.ok()) return status;
   if (towers_[header.tower].stream.get() != stream) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, reason::kTowerNotOpen,
@@ -124,188 +224,168 @@ absl::Status Factor::CheckHeader(const BatchHeader& header, const ProgressListen
   return kind_->CheckBatch(header);
 }
 
-absl::StatusOr<std::unique_ptr<PendingBatch>> Factor::Begin(const BatchHeader& header,
-                                                            const ProgressListener* stream) {
-  MutexLock lock(&mutex_);
-  if (absl::Status status = CheckHeader(header, stream); !status.ok()) return status;
-  if (header.step < ledger_.next()) {
-    if (header.step < ledger_.floor()) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, reason::kForgotten,
-                       absl::StrFormat("step %d ended too long ago to say how", header.step));
-    }
-    if (ledger_.OutcomeOf(header.step) == StepOutcome::kFailed) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, reason::kStepFailed,
-          absl::StrFormat("step %d has ended FAILED and counts for nothing", header.step));
-    }
-    return nullptr;
+// Why the batch cannot count any more; OK if it can, or has.
+absl::Status Factor::CheckMissed(const Lane& lane, const BatchHeader& header) const {
+  if (header.step < std::min(lane.ledger.floor(), lane.ledger.next())) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kForgotten,
+                     absl::StrFormat("step %d ended too long ago to say how", header.step));
   }
-  const absl::StatusOr<StepGather::Ticket> ticket =
-      gather_.Begin(header.step, header.tower, ParametersOf(header), header.digest);
-  if (!ticket.ok()) return ticket.status();
-  if (*ticket == 0) return nullptr;
-
-  absl::Status status = ReserveBatch(header.step, kind_->HeldBytes(header));
-  std::unique_ptr<Batch> batch = status.ok() ? kind_->NewBatch(header) : nullptr;
-  if (status.ok() && batch == nullptr) {
-    status =
-        MakeError(absl::StatusCode::kResourceExhausted, reason::kBatchBudget,
-                  absl::StrFormat("no memory for a batch of %d bytes", kind_->HeldBytes(header)));
-  }
-  if (!status.ok()) {
-    gather_.Abandon(header.step, header.tower, *ticket);
-    CloseEmptySteps();
-    return status;
-  }
-  return std::unique_ptr<PendingBatch>(
-      new PendingBatch(shared_from_this(), header, *ticket, std::move(batch)));
+  const StepRun* run = lane.ledger.Find(header.step);
+  if (run == nullptr || run->Counted(IndexOf(header.tower))) return absl::OkStatus();
+  return DidNotCount(header.step, run->outcome);
 }
 
-// The first batch of a step reserves room for all towers, so that what has been let in can always
-// be completed; a larger one raises the share of all.
-absl::Status Factor::ReserveBatch(int64_t step, int64_t bytes) {
-  ByteBudget& budget = *environment_.batch_budget;
-  if (bytes > budget.limit() / gather_.towers()) {
+absl::StatusOr<BatchAdmission> Factor::Begin(const BatchHeader& header,
+                                             const ProgressListener* stream) {
+  Aftermath after;
+  absl::StatusOr<BatchAdmission> admission;
+  {
+    MutexLock lock(&mutex_);
+    admission = BeginLocked(header, stream, after);
+  }
+  SettleLater(std::move(after));
+  return admission;
+}
+
+absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
+                                                   const ProgressListener* stream,
+                                                   Aftermath& after) {
+  if (absl::Status status = CheckHeader(header, stream); !status.ok()) return status;
+  Lane& lane = LaneOf(header.tower);
+  const size_t lane_index = &lane - lanes_.data();
+  const int index = IndexOf(header.tower);
+  if (absl::Status status = CheckMissed(lane, header); !status.ok()) return status;
+  if (header.step < lane.ledger.next()) return BatchAdmission();
+
+  Room room(*this);
+  std::vector<StepGather::Hold> holds;
+  const auto answer = lane.gather.Begin({.step = header.step,
+                                         .tower = index,
+                                         .bytes = kind_->HeldBytes(header),
+                                         .parameters = ParametersOf(header),
+                                         .digest = header.digest},
+                                        lane.ledger, room, holds);
+  ApplyHolds(lane_index, holds, after);
+  UpdateClock(lane);
+  if (!answer.ok()) return answer.status();
+  if (answer->admission != StepGather::Admission::kAdmitted) {
+    return BatchAdmission{.pending = nullptr,
+                          .on_hold = answer->admission == StepGather::Admission::kOnHold};
+  }
+  std::unique_ptr<Batch> batch = kind_->NewBatch(header);
+  if (batch == nullptr) {
+    lane.gather.Abandon(header.step, index, answer->ticket);
+    UpdateClock(lane);
     return MakeError(
         absl::StatusCode::kResourceExhausted, reason::kBatchBudget,
-        absl::StrFormat("a step of %d towers with a batch of %d bytes each can never fit "
-                        "the batch budget of %d bytes; send smaller batches",
-                        gather_.towers(), bytes, budget.limit()),
-        {{"field", "rows"}});
+        absl::StrFormat("no memory for a batch of %d bytes", kind_->HeldBytes(header)));
   }
-  OpenStep& open = open_steps_[step];
-  if (open.batches.empty()) open.batches.resize(gather_.towers());
-  if (bytes <= open.share) return absl::OkStatus();
-  std::optional<ByteGrant> grant = budget.TryTake((bytes - open.share) * gather_.towers());
-  if (!grant.has_value()) {
-    return MakeError(
-        absl::StatusCode::kResourceExhausted,
-        absl::StrFormat("the batch budget of %d bytes has no room for a batch of %d bytes "
-                        "per tower at present; send it again later",
-                        budget.limit(), bytes),
-        {.reason = std::string(reason::kBatchBudget),
-         .metadata = {},
-         .retry_after = absl::Milliseconds(100)});
-  }
-  open.grants.push_back(*std::move(grant));
-  open.share = bytes;
-  return absl::OkStatus();
+  const auto rows = std::make_shared<IncomingBatch>(
+      BatchReader(header.tensors, header.tensors[0].shape[0], std::move(batch)), header.label);
+  StepBatches& batches = lane.batches[header.step];
+  batches.resize(std::max<size_t>(batches.size(), index + 1));
+  batches[index] = rows;
+  return BatchAdmission{.pending = std::unique_ptr<PendingBatch>(new PendingBatch(
+                            shared_from_this(), header, stream, answer->ticket, rows))};
 }
 
-void Factor::CloseEmptySteps() {
-  for (auto it = open_steps_.begin(); it != open_steps_.end();) {
-    it = gather_.IsOpen(it->first) ? std::next(it) : open_steps_.erase(it);
-  }
-}
-
-absl::Status Factor::CompleteBatch(const PendingBatch& pending, std::unique_ptr<Batch> batch) {
+absl::Status Factor::CompleteBatch(const PendingBatch& pending) {
   MutexLock lock(&mutex_);
   if (retired_ || pending.incarnation_ != incarnation_) return OldIncarnation(pending.incarnation_);
-  if (!gather_.Complete(pending.step_, pending.tower_, pending.ticket_)) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, reason::kTowerClaimed,
-                     absl::StrFormat("another client has taken over tower %d", pending.tower_),
-                     {{"field", "tower"}});
+  Lane& lane = LaneOf(pending.tower_);
+  const int index = IndexOf(pending.tower_);
+  if (lane.gather.Complete(pending.step_, index, pending.ticket_)) {
+    Look(&lane - lanes_.data());
+    return absl::OkStatus();
   }
-  OpenStep& open = open_steps_.at(pending.step_);
-  open.batches[pending.tower_] = std::move(batch);
-  if (pending.tower_ == 0) open.label = pending.label_;
-  if (gather_.NextIsWhole()) ScheduleCommit();
+  if (towers_[pending.tower_].stream.get() != pending.stream_) return TakenOver(pending.tower_);
+  if (pending.step_ < lane.gather.next()) {
+    const StepRun* run = lane.ledger.Find(pending.step_);
+    return DidNotCount(pending.step_, run != nullptr ? run->outcome : StepOutcome::kFailed);
+  }
+  if (pending.step_ == lane.gather.next() && lane.gather.committing()) {
+    return DidNotCount(pending.step_, StepOutcome::kPartial);
+  }
   return absl::OkStatus();
 }
 
 void Factor::AbandonBatch(const PendingBatch& pending) {
+  std::shared_ptr<IncomingBatch> dropped;
   MutexLock lock(&mutex_);
-  if (pending.incarnation_ != incarnation_) return;
-  if (gather_.Abandon(pending.step_, pending.tower_, pending.ticket_)) CloseEmptySteps();
+  if (pending.incarnation_ != incarnation_ || retired_) return;
+  Lane& lane = LaneOf(pending.tower_);
+  const int index = IndexOf(pending.tower_);
+  if (!lane.gather.Abandon(pending.step_, index, pending.ticket_)) return;
+  if (const auto it = lane.batches.find(pending.step_); it != lane.batches.end()) {
+    dropped = std::move(it->second[index]);
+  }
+  UpdateClock(lane);
 }
 
-void Factor::ScheduleCommit() {
-  if (std::exchange(commit_scheduled_, true)) return;
-  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
-}
+// ---- Room
 
-// One step per task, so that a factor far ahead does not keep others waiting.
-void Factor::RunCommit() {
-  if (std::optional<Commit> commit = TakeCommit(); commit.has_value()) {
-    const double bound = Compute(*commit);
-    // Before anyone hears of the step: who does may send at once, and needs the room.
-    commit->step.batches.clear();
-    commit->step.grants.clear();
-    const bool committed = Publish(*commit, bound);
-    commit.reset();
-    Listeners listeners;
-    {
-      MutexLock lock(&mutex_);
-      listeners = ListenersLocked();
+void Factor::ApplyHolds(size_t lane, std::span<const StepGather::Hold> holds, Aftermath& after) {
+  for (const auto& [index, step] : holds) {
+    auto& batches = lanes_[lane].batches;
+    for (auto it = batches.lower_bound(step); it != batches.end(); ++it) {
+      if (index < std::ssize(it->second) && it->second[index] != nullptr) {
+        after.dropped.push_back(std::move(it->second[index]));
+      }
     }
-    Notify(listeners);
-    if (committed) RefreshDueResults();
+    const int tower = FirstTower(lane) + index;
+    if (towers_[tower].stream != nullptr) {
+      after.holds.push_back({towers_[tower].stream, tower, step});
+    }
   }
-  MutexLock lock(&mutex_);
-  commit_scheduled_ = false;
-  if (gather_.NextIsWhole()) ScheduleCommit();
 }
 
-std::optional<Factor::Commit> Factor::TakeCommit() {
-  MutexLock lock(&mutex_);
-  if (!gather_.NextIsWhole()) return std::nullopt;  // dropped by a reset
-  Commit commit;
-  commit.parameters = gather_.BeginCommit();
-  commit.step = std::move(open_steps_.extract(gather_.next()).mapped());
-  std::vector<const Batch*> batches;
-  for (const auto& batch : commit.step.batches) batches.push_back(batch.get());
-  const auto [decay, weight] = commit.parameters;
-  commit.total_weight = decay * current_->total_weight + weight;
-  // The margin covers the rounding of every step so far.
-  commit.bound = (decay * current_->bound + weight * kind_->BoundOf(batches)) * (1 + 1e-6);
-  if (!(commit.bound <= MaxOf(spec_.dtype))) commit.bound = std::numeric_limits<double>::infinity();
-  commit.from = current_;
-  if (current_->pins == 0 && std::isfinite(commit.bound)) {
-    in_place_ = true;
-    commit.to = current_;
-  } else {
-    commit.to = std::make_shared<StateVersion>();
-    commit.to->version.incarnation = incarnation_;
-    commit.to->matrix = Matrix::New(kind_->state_shape());
-    if (commit.to->matrix == nullptr) commit.to = nullptr;
+void Factor::OpenWaitingSteps(Aftermath& after) {
+  bool opened = false;
+  for (Lane& lane : lanes_) {
+    if (!lane.gather.wants_room()) continue;
+    Room room(*this);
+    opened |= lane.gather.OpenWaiting(room);
+    UpdateClock(lane);
   }
-  return commit;
+  if (opened) NotifyAll(after);
 }
 
-// Returns a bound of the new state's elements; not finite if the step has failed.
-double Factor::Compute(const Commit& commit) const {
-  const double failed = std::numeric_limits<double>::infinity();
-  if (commit.to == nullptr || !std::isfinite(commit.total_weight)) return failed;
-  std::vector<const Batch*> batches;
-  for (const auto& batch : commit.step.batches) batches.push_back(batch.get());
-  const bool find_largest = !std::isfinite(commit.bound);
-  const double largest =
-      kind_->Advance(commit.parameters, batches, find_largest, *commit.from->matrix,
-                     *commit.to->matrix, *environment_.backend);
-  return find_largest ? largest : commit.bound;
+void Factor::OnRoom() {
+  if (room_scheduled_.exchange(true)) return;
+  environment_.pool->Schedule([self = shared_from_this()] {
+    self->room_scheduled_ = false;
+    Aftermath after;
+    {
+      MutexLock lock(&self->mutex_);
+      self->OpenWaitingSteps(after);
+      const bool wanted = std::any_of(self->lanes_.begin(), self->lanes_.end(),
+                                      [](const Lane& l) { return l.gather.wants_room(); });
+      if (!wanted) Room(*self).Leave();
+    }
+    self->Settle(std::move(after));
+  });
 }
 
-// Ends the step, unless its incarnation has ended before. True if it has committed.
-bool Factor::Publish(Commit& commit, double bound) {
-  MutexLock lock(&mutex_);
-  if (retired_ || commit.from->version.incarnation != incarnation_) return false;
-  in_place_ = false;
-  const bool committed = std::isfinite(bound);
-  const int64_t step = gather_.next();
-  gather_.EndStep();
-  ledger_.Record(committed ? StepOutcome::kWhole : StepOutcome::kFailed);
-  if (committed) {
-    StateVersion& state = *commit.to;
-    state.version = {.incarnation = incarnation_, .epoch = environment_.epoch, .step = step};
-    state.steps_committed = ledger_.steps_committed();
-    state.total_weight = commit.total_weight;
-    state.bound = bound;
-    state.label = commit.step.label;
-    if (current_ != commit.to && current_->pins > 0) older_pinned_.push_back(current_);
-    current_ = commit.to;
+void Factor::NotifyAll(Aftermath& after) {
+  for (const Tower& tower : towers_) {
+    if (tower.stream != nullptr) after.progress.insert(tower.stream);
   }
-  WakeReads();
-  return committed;
+}
+
+void Factor::Settle(Aftermath after) {
+  for (const auto& batch : after.dropped) {
+    if (batch != nullptr) batch->Drop();
+  }
+  const std::shared_ptr<Factor> self = shared_from_this();
+  for (const auto& hold : after.holds) hold.stream->OnHold(self, hold.tower, hold.step);
+  for (const auto& stream : after.progress) stream->OnProgress(self);
+}
+
+void Factor::SettleLater(Aftermath after) {
+  if (after.dropped.empty() && after.holds.empty() && after.progress.empty()) return;
+  environment_.pool->Schedule([self = shared_from_this(), after = std::move(after)]() mutable {
+    self->Settle(std::move(after));
+  });
 }
 
 }  // namespace fisherd::core

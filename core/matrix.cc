@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "core/element_type.h"
 
@@ -39,6 +40,10 @@ void Matrix::Fill(double value) {
   WithStateType(shape_.dtype, [&]<typename T>(std::type_identity<T>) {
     std::ranges::fill(elements<T>(), static_cast<T>(value));
   });
+}
+
+void Matrix::CopyFrom(const Matrix& other) {
+  std::memcpy(data_.get(), other.data_.get(), shape_.bytes());
 }
 
 }  // namespace fisherd::core

@@ -57,6 +57,8 @@ class Matrix {
   }
 
   void Fill(double value);
+  // `other` has the same shape.
+  void CopyFrom(const Matrix& other);
 
  private:
   Matrix(const MatrixShape& shape, AlignedArray<std::byte> data)

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 
 namespace fisherd::core {
 
@@ -42,6 +43,16 @@ class CondVar {
   void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     condition_.wait(lock);
+    lock.release();
+  }
+  // The same, until `deadline` at the latest.
+  void WaitUntil(Mutex* mutex, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
+    if (deadline == absl::InfiniteFuture()) {
+      condition_.wait(lock);
+    } else {
+      condition_.wait_until(lock, absl::ToChronoTime(deadline));
+    }
     lock.release();
   }
   void NotifyOne() { condition_.notify_one(); }

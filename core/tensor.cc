@@ -69,6 +69,8 @@ std::string_view NameOf(TensorRole role) {
       return "weight";
     case TensorRole::kBias:
       return "bias";
+    case TensorRole::kContribution:
+      return "contribution";
     case TensorRole::kUnspecified:
       break;
   }

@@ -30,7 +30,8 @@ enum class TensorRole {
   kRowWeights,
   kResult,
   kWeight,
-  kBias
+  kBias,
+  kContribution
 };
 
 std::string_view NameOf(TensorRole role);

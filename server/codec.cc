@@ -48,6 +48,46 @@ absl::StatusOr<core::InitialCovariance> FromProto(v1::InitialCovariance initial,
   }
 }
 
+absl::StatusOr<core::UpdateMode> FromProto(v1::UpdateMode mode, std::string_view field) {
+  switch (mode) {
+    case v1::UPDATE_MODE_UNSPECIFIED:
+    case v1::UPDATE_MODE_SYNCHRONOUS:
+      return core::UpdateMode::kSynchronous;
+    case v1::UPDATE_MODE_ASYNCHRONOUS:
+      return core::UpdateMode::kAsynchronous;
+    default:
+      return BadField(field, absl::StrCat(mode), "SYNCHRONOUS (1) or ASYNCHRONOUS (2)");
+  }
+}
+
+absl::StatusOr<core::GatherPolicy> FromProto(v1::GatherPolicy policy, std::string_view field) {
+  switch (policy) {
+    case v1::GATHER_POLICY_UNSPECIFIED:
+    case v1::GATHER_POLICY_FAIL:
+      return core::GatherPolicy::kFail;
+    case v1::GATHER_POLICY_PARTIAL:
+      return core::GatherPolicy::kPartial;
+    default:
+      return BadField(field, absl::StrCat(policy), "FAIL (1) or PARTIAL (2)");
+  }
+}
+
+absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration,
+                                         std::string_view field) {
+  const absl::Duration result =
+      absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+  if (result > absl::ZeroDuration()) return result;
+  return BadField(field, absl::FormatDuration(result), "a duration above 0");
+}
+
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration message;
+  absl::Duration rest;
+  message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+  message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  return message;
+}
+
 absl::StatusOr<core::TensorRole> FromProto(v1::TensorRole role, std::string_view field) {
   switch (role) {
     case v1::TENSOR_ROLE_INPUTS:
@@ -62,8 +102,10 @@ absl::StatusOr<core::TensorRole> FromProto(v1::TensorRole role, std::string_view
       return core::TensorRole::kWeight;
     case v1::TENSOR_ROLE_BIAS:
       return core::TensorRole::kBias;
+    case v1::TENSOR_ROLE_CONTRIBUTION:
+      return core::TensorRole::kContribution;
     default:
-      return BadField(field, absl::StrCat(role), "one of TensorRole, 1 to 6");
+      return BadField(field, absl::StrCat(role), "one of TensorRole, 1 to 7");
   }
 }
 
@@ -83,6 +125,8 @@ v1::TensorRole ToProto(core::TensorRole role) {
       return v1::TENSOR_ROLE_WEIGHT;
     case core::TensorRole::kBias:
       return v1::TENSOR_ROLE_BIAS;
+    case core::TensorRole::kContribution:
+      return v1::TENSOR_ROLE_CONTRIBUTION;
   }
   return v1::TENSOR_ROLE_UNSPECIFIED;
 }
@@ -156,6 +200,18 @@ absl::StatusOr<core::FactorSpec> FromProto(const v1::FactorSpec& spec, std::stri
   const auto initial = FromProto(spec.initial_covariance(), Path(field, "initial_covariance"));
   if (!initial.ok()) return initial.status();
   result.initial_covariance = *initial;
+  const auto mode = FromProto(spec.update_mode(), Path(field, "update_mode"));
+  if (!mode.ok()) return mode.status();
+  result.update_mode = *mode;
+  const auto policy = FromProto(spec.gather_policy(), Path(field, "gather_policy"));
+  if (!policy.ok()) return policy.status();
+  result.gather_policy = *policy;
+  if (spec.has_gather_timeout()) {
+    const auto timeout = FromProto(spec.gather_timeout(), Path(field, "gather_timeout"));
+    if (!timeout.ok()) return timeout.status();
+    result.gather_timeout = *timeout;
+  }
+  result.window = spec.window();
   return result;
 }
 
@@ -244,15 +300,18 @@ absl::StatusOr<core::TensorSpec> FromProto(const v1::TensorSpec& tensor, std::st
 }
 
 absl::StatusOr<core::BatchHeader> FromProto(const v1::BatchHeader& header) {
-  if (header.form() == v1::BATCH_FORM_CONTRIBUTION) {
-    return core::MakeError(absl::StatusCode::kUnimplemented, core::reason::kUnsupported,
-                           "form is CONTRIBUTION, which this version does not take; send RAW",
-                           {{"field", "form"}});
-  }
-  if (header.form() != v1::BATCH_FORM_UNSPECIFIED && header.form() != v1::BATCH_FORM_RAW) {
-    return BadField("form", absl::StrCat(header.form()), "RAW (1)");
-  }
   core::BatchHeader result;
+  switch (header.form()) {
+    case v1::BATCH_FORM_UNSPECIFIED:
+    case v1::BATCH_FORM_RAW:
+      break;
+    case v1::BATCH_FORM_CONTRIBUTION:
+      result.form = core::BatchForm::kContribution;
+      break;
+    default:
+      return BadField("form", absl::StrCat(header.form()), "RAW (1) or CONTRIBUTION (2)");
+  }
+  if (header.has_examples()) result.examples = header.examples();
   result.incarnation = header.incarnation();
   result.step = header.step();
   result.tower = header.tower();
@@ -332,6 +391,16 @@ v1::FactorSpec ToProto(const core::FactorSpec& spec) {
   message.set_initial_covariance(spec.initial_covariance == core::InitialCovariance::kZeros
                                      ? v1::INITIAL_COVARIANCE_ZEROS
                                      : v1::INITIAL_COVARIANCE_ONES);
+  message.set_update_mode(spec.update_mode == core::UpdateMode::kSynchronous
+                              ? v1::UPDATE_MODE_SYNCHRONOUS
+                              : v1::UPDATE_MODE_ASYNCHRONOUS);
+  message.set_gather_policy(spec.gather_policy == core::GatherPolicy::kFail
+                                ? v1::GATHER_POLICY_FAIL
+                                : v1::GATHER_POLICY_PARTIAL);
+  if (spec.gather_timeout != absl::InfiniteDuration()) {
+    *message.mutable_gather_timeout() = ToProto(spec.gather_timeout);
+  }
+  message.set_window(spec.window);
   return message;
 }
 
@@ -399,6 +468,8 @@ v1::FactorInfo ToProto(const core::FactorInfo& factor) {
   *message.mutable_version() = ToProto(factor.version);
   message.set_steps_committed(factor.steps_committed);
   message.set_steps_failed(factor.steps_failed);
+  message.set_steps_partial(factor.steps_partial);
+  message.set_open_through(factor.open_through);
   message.set_next(factor.next);
   message.set_durable(factor.durable);
   message.set_total_weight(factor.total_weight);
@@ -423,12 +494,23 @@ v1::FactorInfo ToProto(const core::FactorInfo& factor) {
   return message;
 }
 
+v1::StepOutcome ToProto(core::StepOutcome outcome) {
+  switch (outcome) {
+    case core::StepOutcome::kWhole:
+      return v1::STEP_OUTCOME_WHOLE;
+    case core::StepOutcome::kFailed:
+      return v1::STEP_OUTCOME_FAILED;
+    case core::StepOutcome::kPartial:
+      break;
+  }
+  return v1::STEP_OUTCOME_PARTIAL;
+}
+
 v1::StepRun ToProto(const core::StepRun& run) {
   v1::StepRun message;
   message.set_first_step(run.first);
   message.set_last_step(run.last);
-  message.set_outcome(run.outcome == core::StepOutcome::kWhole ? v1::STEP_OUTCOME_WHOLE
-                                                               : v1::STEP_OUTCOME_FAILED);
+  message.set_outcome(ToProto(run.outcome));
   return message;
 }
 
@@ -444,6 +526,7 @@ v1::Progress ToProto(const core::Progress& progress, std::string_view factor, in
   message.set_open_through(progress.open_through);
   message.set_window(progress.window);
   for (const core::StepRun& run : progress.missed) *message.add_missed() = ToProto(run);
+  message.set_first(progress.first);
   return message;
 }
 

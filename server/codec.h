@@ -51,6 +51,7 @@ v1::TensorSpec ToProto(const core::TensorSpec& tensor);
 v1::Registration ToProto(const core::RegistrationInfo& registration);
 v1::FactorInfo ToProto(const core::FactorInfo& factor);
 v1::StepRun ToProto(const core::StepRun& run);
+v1::StepOutcome ToProto(core::StepOutcome outcome);
 v1::Progress ToProto(const core::Progress& progress, std::string_view factor, int tower);
 
 }  // namespace fisherd::server

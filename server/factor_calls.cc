@@ -96,6 +96,16 @@ absl::Status FactorCalls::ResetFactor(const v1::ResetFactorRequest& request,
   return absl::OkStatus();
 }
 
+absl::Status FactorCalls::SetTowers(const v1::SetTowersRequest& request,
+                                    v1::SetTowersResponse& response) {
+  const auto factor = registry_.Find(request.name());
+  if (!factor.ok()) return factor.status();
+  const auto from = (*factor)->SetTowers(request.towers(), request.now());
+  if (!from.ok()) return NameFactor(from.status(), request.name());
+  response.set_from_step(*from);
+  return absl::OkStatus();
+}
+
 absl::Status FactorCalls::SetDamping(const v1::SetDampingRequest& request) {
   return registry_.dampings().Set(request.name(), request.value());
 }

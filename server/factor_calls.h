@@ -28,6 +28,8 @@ class FactorCalls {
   absl::Status ResetFactor(const v1::ResetFactorRequest& request,
                            v1::ResetFactorResponse& response);
 
+  absl::Status SetTowers(const v1::SetTowersRequest& request, v1::SetTowersResponse& response);
+
   absl::Status SetDamping(const v1::SetDampingRequest& request);
   absl::Status ListDampings(const v1::ListDampingsRequest& request,
                             v1::ListDampingsResponse& response);

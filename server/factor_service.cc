@@ -46,6 +46,12 @@ grpc::ServerUnaryReactor* FactorService::ResetFactor(grpc::CallbackServerContext
   return Finish(context, calls_.ResetFactor(*request, *response));
 }
 
+grpc::ServerUnaryReactor* FactorService::SetTowers(grpc::CallbackServerContext* context,
+                                                   const v1::SetTowersRequest* request,
+                                                   v1::SetTowersResponse* response) {
+  return Finish(context, calls_.SetTowers(*request, *response));
+}
+
 grpc::ServerUnaryReactor* FactorService::SetDamping(grpc::CallbackServerContext* context,
                                                     const v1::SetDampingRequest* request,
                                                     v1::SetDampingResponse*) {

@@ -20,7 +20,8 @@ using FactorMethods = v1::FactorService::WithCallbackMethod_CreateFactor<
     v1::FactorService::WithCallbackMethod_DescribeFactor<
         v1::FactorService::WithCallbackMethod_ListFactors<
             v1::FactorService::WithCallbackMethod_DeleteFactor<
-                v1::FactorService::WithCallbackMethod_ResetFactor<Base>>>>>;
+                v1::FactorService::WithCallbackMethod_ResetFactor<
+                    v1::FactorService::WithCallbackMethod_SetTowers<Base>>>>>>;
 template <typename Base>
 using DampingMethods = v1::FactorService::WithCallbackMethod_SetDamping<
     v1::FactorService::WithCallbackMethod_ListDampings<
@@ -62,6 +63,9 @@ class FactorService final : public internal::CallbackService {
   grpc::ServerUnaryReactor* ResetFactor(grpc::CallbackServerContext* context,
                                         const v1::ResetFactorRequest* request,
                                         v1::ResetFactorResponse* response) override;
+  grpc::ServerUnaryReactor* SetTowers(grpc::CallbackServerContext* context,
+                                      const v1::SetTowersRequest* request,
+                                      v1::SetTowersResponse* response) override;
 
   grpc::ServerUnaryReactor* SetDamping(grpc::CallbackServerContext* context,
                                        const v1::SetDampingRequest* request,

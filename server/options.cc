@@ -106,12 +106,19 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.state_budget); }},
     {"batch-budget", "BYTES", "most memory for batches of open steps (a quarter of the machine's)",
      [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.batch_budget); }},
+    {"factor-batch-limit", "BYTES", "most of it for one factor (all)",
+     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.factor_batch_limit); }},
     {"compute-threads", "N", "threads that compute (as many as the machine runs at once)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1024, c.options.compute_threads);
      }},
     {"window", "N", "steps of a factor that may be open at once (4)",
      [](CommandLine& c, absl::string_view v) { return SetInt(v, 1, 1024, c.options.window); }},
+    {"gather-timeout", "DURATION",
+     "how long a step waits for its towers, if the factor is not told (10m)",
+     [](CommandLine& c, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), c.options.gather_timeout);
+     }},
     {"max-streams", "N", "most update streams at once (256)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1000000, c.options.max_streams);

@@ -19,9 +19,11 @@ struct Options {
   std::string port_file;                  // empty: none
   int64_t state_budget = 0;               // bytes, at least 1
   int64_t batch_budget = 0;               // bytes, at least 1
+  int64_t factor_batch_limit = 0;         // bytes of it for one factor; 0: all
   int compute_threads = 1;                // 1 to 1024
-  int window = 4;                         // open steps per factor, 1 to 1024
-  int max_streams = 256;                  // update streams at once, at least 1
+  int window = 4;                         // open steps per factor, 1 to 1024, unless it says so
+  absl::Duration gather_timeout = absl::Minutes(10);
+  int max_streams = 256;  // update streams at once, at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;

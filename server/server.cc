@@ -33,13 +33,17 @@ void EnablePlugins() {
 // Without a data directory both numbers start from the clock, and so above those of the server
 // before (SPEC §5). No server creates a million factors a second.
 core::RegistryOptions RegistryOptionsOf(const Options& options, core::Backend* backend,
-                                        core::ComputePool* pool) {
+                                        core::ComputePool* pool, core::TimerQueue* timers) {
   const absl::Time now = absl::Now();
   return {.backend = backend,
           .pool = pool,
           .state_budget = options.state_budget,
           .batch_budget = options.batch_budget,
+          .factor_batch_limit =
+              options.factor_batch_limit > 0 ? options.factor_batch_limit : options.batch_budget,
           .window = options.window,
+          .gather_timeout = options.gather_timeout,
+          .timers = timers,
           .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
           .first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now))};
 }
@@ -61,7 +65,8 @@ absl::Status WritePortFile(const std::string& path, int port) {
 Server::Server(const Options& options)
     : pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
       backend_(pool_.get()),
-      registry_(RegistryOptionsOf(options, &backend_, pool_.get())),
+      timers_(std::make_unique<core::TimerQueue>()),
+      registry_(RegistryOptionsOf(options, &backend_, pool_.get(), timers_.get())),
       sessions_(options.max_streams),
       service_(&registry_, &sessions_,
                {.registry = &registry_,
@@ -115,6 +120,7 @@ void Server::Shutdown(absl::Duration grace) {
 
 Server::~Server() {
   Shutdown(absl::ZeroDuration());
+  timers_ = nullptr;  // schedules on the pool
   pool_ = nullptr;
 }
 

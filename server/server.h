@@ -11,6 +11,7 @@
 #include "core/backend_cpu.h"
 #include "core/compute_pool.h"
 #include "core/factor_registry.h"
+#include "core/timer_queue.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/server.h"
 #include "server/factor_service.h"
@@ -51,6 +52,7 @@ class Server {
   // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
   std::unique_ptr<core::ComputePool> pool_;
   core::BackendCpu backend_;
+  std::unique_ptr<core::TimerQueue> timers_;
   core::FactorRegistry registry_;
   SessionTable sessions_;
   WaitingReads waiting_reads_;

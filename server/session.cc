@@ -144,8 +144,12 @@ absl::Status Session::TryOpen(const TowerKey& key, const v1::Open& open) {
   }
   const auto factor = registry_.Find(open.factor());
   if (!factor.ok()) return factor.status();
-  const auto progress =
-      (*factor)->Open(open.tower(), client_, open.from(), open.take_over(), shared_from_this());
+  const auto progress = (*factor)->Open({.tower = open.tower(),
+                                         .client = client_,
+                                         .from = open.from(),
+                                         .through = open.through(),
+                                         .take_over = open.take_over()},
+                                        shared_from_this());
   if (!progress.ok()) return progress.status();
   v1::UpdateResponse answer;
   *answer.mutable_opened()->mutable_progress() = ToProto(*progress, open.factor(), open.tower());
@@ -157,13 +161,13 @@ absl::Status Session::TryOpen(const TowerKey& key, const v1::Open& open) {
                     .incarnation = progress->incarnation,
                     .serial = serial,
                     .told_next = progress->next,
-                    .last_batch = {},
                     .ack_pending = false};
     answers_.push_back(std::move(answer));
   }
   // What happened to the factor before the tower was in the map has gone unnoticed.
-  const core::Progress now = (*factor)->GetProgress(progress->next);
-  if (now.next != progress->next || now.incarnation != progress->incarnation || now.deleted ||
+  const core::Progress now = (*factor)->GetProgress(open.tower(), progress->next);
+  if (now.next != progress->next || now.open_through != progress->open_through ||
+      now.incarnation != progress->incarnation || now.deleted ||
       !(*factor)->IsOwner(open.tower(), this)) {
     core::MutexLock lock(&mutex_);
     AddAck(key, towers_.at(key));
@@ -188,19 +192,11 @@ absl::Status Session::Admit(const v1::BatchHeader& header) {
   if (!tower.has_value()) return NotOpen(batch_->tower);
   const auto converted = FromProto(header);
   if (!converted.ok()) return converted.status();
-  if (converted->incarnation == tower->incarnation && tower->last_batch.has_value() &&
-      converted->step > *tower->last_batch + 1) {
-    return core::MakeError(
-        absl::StatusCode::kOutOfRange, core::reason::kStepOutOfOrder,
-        absl::StrFormat("step is %d, but the tower's last batch on this stream was of step %d; "
-                        "expected step %d, or an earlier one again",
-                        converted->step, *tower->last_batch, *tower->last_batch + 1),
-        {{"field", "step"}});
-  }
-  auto pending = tower->factor->Begin(*converted, this);
-  if (!pending.ok()) return pending.status();
-  batch_->duplicate = *pending == nullptr;
-  batch_->pending = *std::move(pending);
+  auto admission = tower->factor->Begin(*converted, this);
+  if (!admission.ok()) return admission.status();
+  batch_->pending = std::move(admission->pending);
+  batch_->duplicate = batch_->pending == nullptr && !admission->on_hold;
+  if (admission->on_hold) Hold(batch_->tower, batch_->step);
   return absl::OkStatus();
 }
 
@@ -208,7 +204,7 @@ absl::Status Session::NotOpen(const TowerKey& key) const {
   const auto& [name, tower] = key;
   const auto factor = registry_.Find(name);
   if (!factor.ok()) return factor.status();
-  if (absl::Status status = core::CheckTower(tower, (*factor)->spec().towers); !status.ok()) {
+  if (absl::Status status = core::CheckTower(tower, (*factor)->towers()); !status.ok()) {
     return status;
   }
   return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kTowerNotOpen,
@@ -218,14 +214,9 @@ absl::Status Session::NotOpen(const TowerKey& key) const {
 
 void Session::AddRows(const UpdateFrame& frame) {
   if (batch_->pending == nullptr) return;
-  core::BatchReader& reader = batch_->pending->reader();
   const v1::BatchRows& rows = frame.message.rows();
-  absl::Status status = reader.BeginRows(rows.first_row(), rows.row_count(), frame.payload_bytes);
-  for (const std::string_view piece : frame.payload) {
-    if (!status.ok()) break;
-    status = reader.Append(std::as_bytes(std::span(piece)));
-  }
-  if (status.ok()) status = reader.EndRows(rows.crc32c());
+  const absl::Status status = batch_->pending->rows().AddRows(
+      rows.first_row(), rows.row_count(), frame.payload_bytes, frame.payload, rows.crc32c());
   if (!status.ok()) RefuseBatch(status);
 }
 
@@ -235,15 +226,29 @@ void Session::EndBatch(const v1::BatchEnd& end) {
       RefuseBatch(status);
     }
   }
-  const bool accepted = batch_->pending != nullptr || batch_->duplicate;
   const IncomingBatch batch = *std::exchange(batch_, std::nullopt);
-  if (!accepted) return;
+  if (!batch.duplicate) return;
   core::MutexLock lock(&mutex_);
   const auto it = towers_.find(batch.tower);
+  if (it != towers_.end()) AddAck(it->first, it->second);
+}
+
+// The acknowledgement after it says whether the step has opened meanwhile.
+void Session::Hold(const TowerKey& key, int64_t step) {
+  v1::UpdateResponse answer;
+  answer.mutable_hold()->set_factor(key.first);
+  answer.mutable_hold()->set_tower(key.second);
+  answer.mutable_hold()->set_step(step);
+  core::MutexLock lock(&mutex_);
+  const auto it = towers_.find(key);
   if (it == towers_.end()) return;
-  OpenTower& tower = it->second;
-  tower.last_batch = std::max(tower.last_batch.value_or(batch.step), batch.step);
-  if (batch.duplicate) AddAck(batch.tower, tower);
+  answers_.push_back(std::move(answer));
+  AddAck(key, it->second);
+}
+
+void Session::OnHold(const std::shared_ptr<core::Factor>& factor, int tower, int64_t step) {
+  Hold({factor->name(), tower}, step);
+  wake_();
 }
 
 void Session::RefuseBatch(const absl::Status& why) {
@@ -300,7 +305,7 @@ std::optional<v1::UpdateResponse> Session::Acknowledge(const TowerKey& key,
   const auto& [name, number] = key;
   // In this order: a tower that is lost by a reset has its progress tell so.
   const bool owner = tower.factor->IsOwner(number, this);
-  const core::Progress progress = tower.factor->GetProgress(tower.told_next);
+  const core::Progress progress = tower.factor->GetProgress(number, tower.told_next);
   std::optional<absl::Status> lost;
   if (progress.deleted) {
     lost = core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kOldIncarnation,

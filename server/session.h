@@ -63,23 +63,23 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   std::optional<absl::Status> closed() const;
 
   void OnProgress(const std::shared_ptr<core::Factor>& factor) override;
+  void OnHold(const std::shared_ptr<core::Factor>& factor, int tower, int64_t step) override;
 
  private:
   using TowerKey = std::pair<std::string, int>;  // factor, tower
   struct OpenTower {
     std::shared_ptr<core::Factor> factor;
     uint64_t incarnation = 0;
-    uint64_t serial = 0;                // tells one open of a tower from the next
-    int64_t told_next = 1;              // steps below it have been told
-    std::optional<int64_t> last_batch;  // the highest step that was accepted on this stream
-    bool ack_pending = false;           // its key is in acks_
+    uint64_t serial = 0;       // tells one open of a tower from the next
+    int64_t told_next = 1;     // steps below it have been told
+    bool ack_pending = false;  // its key is in acks_
   };
   // Between a header and its end.
   struct IncomingBatch {
     TowerKey tower;
     int64_t step = 0;
-    std::unique_ptr<core::PendingBatch> pending;  // null: read and discarded
-    bool duplicate = false;
+    std::unique_ptr<core::PendingBatch> pending;  // null: read and discarded,
+    bool duplicate = false;                       // because it is here already
   };
 
   absl::Status ReceiveFrame(std::span<const std::string_view> message)
@@ -95,6 +95,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   absl::Status NotOpen(const TowerKey& key) const;
   void AddRows(const UpdateFrame& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   void EndBatch(const v1::BatchEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
+  void Hold(const TowerKey& key, int64_t step);
   void RefuseBatch(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
 
   void Answer(v1::UpdateResponse answer);

@@ -33,15 +33,35 @@ class CountingListener : public ProgressListener {
   void OnProgress(const std::shared_ptr<Factor>&) override {
     MutexLock lock(&mutex_);
     ++calls_;
+    changed_.NotifyAll();
+  }
+  void OnHold(const std::shared_ptr<Factor>&, int tower, int64_t step) override {
+    MutexLock lock(&mutex_);
+    holds_.push_back({tower, step});
+    changed_.NotifyAll();
   }
   int calls() const {
     MutexLock lock(&mutex_);
     return calls_;
   }
+  void AwaitCalls(int calls) {
+    MutexLock lock(&mutex_);
+    while (calls_ < calls) changed_.Wait(&mutex_);
+  }
+  // The next one; waits for it.
+  std::pair<int, int64_t> TakeHold() {
+    MutexLock lock(&mutex_);
+    while (holds_.empty()) changed_.Wait(&mutex_);
+    const auto hold = holds_.front();
+    holds_.erase(holds_.begin());
+    return hold;
+  }
 
  private:
   mutable Mutex mutex_;
+  CondVar changed_;
   int calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::pair<int, int64_t>> holds_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A backend whose steps wait while it is held, so that tests can look at a factor during a commit.
@@ -86,11 +106,15 @@ class FactorTest : public ::testing::Test {
                                                  .batch_budget = 1 << 20}) {
     options.backend = &backend_;
     options.pool = &*pool_;
+    options.timers = &*timers_;
     options.epoch = 77;
     options.first_incarnation = 1000;
     registry_.emplace(options);
   }
-  ~FactorTest() override { pool_.reset(); }  // its tasks use the registry
+  ~FactorTest() override {
+    timers_.reset();  // schedules on the pool,
+    pool_.reset();    // whose tasks use the registry
+  }
 
   static FactorSpec Spec(int64_t inputs, int64_t outputs, bool bias = true, int towers = 1) {
     FactorSpec spec;
@@ -128,28 +152,30 @@ class FactorTest : public ::testing::Test {
 
   // Fills a pending batch with the tensors' elements, one after the other, in one frame.
   static absl::Status Fill(PendingBatch& batch, const Floats& elements, int64_t rows) {
-    const auto bytes = std::as_bytes(std::span(elements));
-    absl::Status status = batch.reader().BeginRows(0, rows, static_cast<int64_t>(bytes.size()));
-    if (status.ok()) status = batch.reader().Append(bytes);
-    if (status.ok()) status = batch.reader().EndRows(Crc32c(0, bytes));
-    return status;
+    const std::string_view bytes(reinterpret_cast<const char*>(elements.data()),
+                                 elements.size() * sizeof(float));
+    return batch.rows().AddRows(0, rows, static_cast<int64_t>(bytes.size()), {{bytes}},
+                                Crc32c(0, std::as_bytes(std::span(elements))));
   }
 
   // Sends a whole batch on `stream`, which must have opened the tower.
   static absl::Status Send(Factor& factor, const BatchHeader& header, const Floats& elements,
                            const ProgressListener* stream) {
-    absl::StatusOr<std::unique_ptr<PendingBatch>> batch = factor.Begin(header, stream);
+    absl::StatusOr<BatchAdmission> batch = factor.Begin(header, stream);
     if (!batch.ok()) return batch.status();
-    if (*batch == nullptr) return absl::OkStatus();
-    if (absl::Status status = Fill(**batch, elements, header.rows); !status.ok()) return status;
-    return (*batch)->Complete(header.rows);
+    if (batch->on_hold) return absl::UnavailableError("on hold");
+    if (batch->pending == nullptr) return absl::OkStatus();
+    const int64_t rows = header.tensors[0].shape[0];
+    if (absl::Status status = Fill(*batch->pending, elements, rows); !status.ok()) return status;
+    return batch->pending->Complete(rows);
   }
 
   // A listener that has opened the tower for a client.
   static std::shared_ptr<CountingListener> OpenTower(Factor& factor, int tower, int client = 1,
                                                      bool take_over = false) {
     auto stream = std::make_shared<CountingListener>();
-    const auto progress = factor.Open(tower, ClientOf(client), 0, take_over, stream);
+    const auto progress =
+        factor.Open({.tower = tower, .client = ClientOf(client), .take_over = take_over}, stream);
     EXPECT_TRUE(progress.ok()) << progress.status();
     return stream;
   }
@@ -188,6 +214,7 @@ class FactorTest : public ::testing::Test {
 
   GatedBackend backend_;
   std::optional<ComputePool> pool_{std::in_place, 2};
+  std::optional<TimerQueue> timers_{std::in_place};
   std::optional<FactorRegistry> registry_;
 };
 

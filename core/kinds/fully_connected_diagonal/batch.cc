@@ -106,10 +106,8 @@ TypedBatch<T>::TypedBatch(const BatchHeader& header, AlignedArray<T> left, Align
       weights_(std::move(weights)) {
   FillPadding(left_);
   FillPadding(right_);
-  squares_ = {.left = left_.elements.get(),
-              .right = right_.elements.get(),
-              .rows = header.rows,
-              .examples = static_cast<double>(header.rows)};
+  squares_ = {.left = left_.elements.get(), .right = right_.elements.get(), .rows = header.rows};
+  examples_ = static_cast<double>(header.rows);
 }
 
 template <typename T>
@@ -199,7 +197,7 @@ absl::Status TypedBatch<T>::ApplyWeights() {
         absl::StrFormat("row_weights sum to %g; expected a positive sum, from %g to %g", sum,
                         kMinWeightSum, kMaxWeightSum));
   }
-  squares_.examples = sum;
+  examples_ = sum;
   const double most = *std::max_element(weights_.get(), weights_.get() + squares_.rows);
   if (!std::isfinite(static_cast<T>(most * right_.max))) {
     if (absl::Status status = CheckWeighted(); !status.ok()) return status;

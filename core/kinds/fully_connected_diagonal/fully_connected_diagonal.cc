@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/kernels/advance.h"
 #include "core/kinds/fully_connected_diagonal/batch.h"
+#include "core/kinds/fully_connected_diagonal/contribution.h"
 
 namespace fisherd::core {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 // sums over 4096 towers stay far from the end of 64 bits.
 constexpr double kMaxBytes = 0x1p48;
 
-const FullyConnectedDiagonalBatch::Squares& SquaresOf(const Batch* batch) {
-  return static_cast<const FullyConnectedDiagonalBatch*>(batch)->squares();
+const FullyConnectedDiagonalBatch& Typed(const Batch* batch) {
+  return *static_cast<const FullyConnectedDiagonalBatch*>(batch);
 }
 
 class FullyConnectedDiagonal final : public Kind {
@@ -36,9 +37,12 @@ class FullyConnectedDiagonal final : public Kind {
   }
   absl::Status CheckBatch(const BatchHeader& header) const override;
   int64_t HeldBytes(const BatchHeader& header) const override {
-    return FullyConnectedDiagonalBatchBytes(header, spec_.dtype);
+    return header.form == BatchForm::kContribution
+               ? ContributionBytes(header, spec_.dtype)
+               : FullyConnectedDiagonalBatchBytes(header, spec_.dtype);
   }
   std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const override {
+    if (header.form == BatchForm::kContribution) return NewContribution(header, spec_.dtype);
     return NewFullyConnectedDiagonalBatch(header, spec_.dtype);
   }
   double Advance(const StepParameters& step, std::span<const Batch* const> batches,
@@ -52,7 +56,9 @@ class FullyConnectedDiagonal final : public Kind {
 
  private:
   absl::Status CheckTensors(const BatchHeader& header) const;
-  std::vector<SquaredRows> ScaledRows(std::span<const Batch* const> batches) const;
+  absl::Status CheckContribution(const BatchHeader& header) const;
+  // What every batch is multiplied by.
+  std::vector<double> ScalesOf(std::span<const Batch* const> batches) const;
 
   const FactorSpec spec_;
   const FullyConnectedDiagonalSpec layer_;
@@ -72,7 +78,24 @@ absl::Status FullyConnectedDiagonal::CheckBatch(const BatchHeader& header) const
     return BadArgument("gradient_scale", absl::StrCat("gradient_scale is ", header.gradient_scale,
                                                       "; expected a finite number above 0"));
   }
-  return CheckTensors(header);
+  return header.form == BatchForm::kContribution ? CheckContribution(header) : CheckTensors(header);
+}
+
+absl::Status FullyConnectedDiagonal::CheckContribution(const BatchHeader& header) const {
+  const MatrixShape state = state_shape();
+  TensorSpec want{.role = TensorRole::kContribution, .shape = {state.rows, state.cols}};
+  if (header.tensors.size() == 1) want.dtype = header.tensors[0].dtype;
+  if (header.tensors.size() != 1 || SizeOf(want.dtype) == 0 || header.tensors[0] != want) {
+    return BadArgument("tensors",
+                       absl::StrCat(header.tensors.size(), " tensors",
+                                    header.tensors.empty() ? "" : ", the first of them ",
+                                    header.tensors.empty() ? "" : Describe(header.tensors[0]),
+                                    "; expected one, ", Describe(want)));
+  }
+  const double examples = header.examples.value_or(1);
+  if (examples >= kMinWeightSum && examples <= kMaxWeightSum) return absl::OkStatus();
+  return BadArgument("examples", absl::StrCat("examples is ", examples, "; expected a number from ",
+                                              kMinWeightSum, " to ", kMaxWeightSum));
 }
 
 absl::Status FullyConnectedDiagonal::CheckTensors(const BatchHeader& header) const {
@@ -118,30 +141,43 @@ absl::Status FullyConnectedDiagonal::CheckTensors(const BatchHeader& header) con
   return absl::OkStatus();
 }
 
-std::vector<SquaredRows> FullyConnectedDiagonal::ScaledRows(
-    std::span<const Batch* const> batches) const {
+std::vector<double> FullyConnectedDiagonal::ScalesOf(std::span<const Batch* const> batches) const {
   double examples = 0;
-  for (const Batch* batch : batches) examples += SquaresOf(batch).examples;
-  std::vector<SquaredRows> towers;
+  for (const Batch* batch : batches) examples += Typed(batch).examples();
+  std::vector<double> scales;
   for (const Batch* batch : batches) {
-    const auto& squares = SquaresOf(batch);
-    const double divisor = spec_.tower_weighting == TowerWeighting::kExampleWeighted
-                               ? examples
-                               : batches.size() * squares.examples;
-    towers.push_back(
-        {.left = squares.left, .right = squares.right, .rows = squares.rows, .scale = 1 / divisor});
+    const bool weighted = spec_.tower_weighting == TowerWeighting::kExampleWeighted;
+    const double own = Typed(batch).examples();
+    if (Typed(batch).is_contribution()) {
+      scales.push_back(weighted ? own / examples : 1.0 / batches.size());
+    } else {
+      scales.push_back(1 / (weighted ? examples : batches.size() * own));
+    }
   }
-  return towers;
+  return scales;
 }
 
 double FullyConnectedDiagonal::Advance(const StepParameters& step,
                                        std::span<const Batch* const> batches, bool find_largest,
                                        const Matrix& from, Matrix& to, Backend& backend) const {
-  const std::vector<SquaredRows> towers = ScaledRows(batches);
+  const std::vector<double> scales = ScalesOf(batches);
+  std::vector<SquaredRows> towers;
+  std::vector<ReducedTower> reduced;
+  for (size_t t = 0; t < batches.size(); ++t) {
+    const FullyConnectedDiagonalBatch& batch = Typed(batches[t]);
+    if (batch.is_contribution()) {
+      reduced.push_back({.elements = batch.contribution().elements, .scale = scales[t]});
+    } else {
+      const auto& squares = batch.squares();
+      towers.push_back(
+          {.left = squares.left, .right = squares.right, .rows = squares.rows, .scale = scales[t]});
+    }
+  }
   return backend.Advance({.decay = step.decay,
                           .weight = step.weight,
                           .ones_column = layer_.has_bias,
                           .towers = towers,
+                          .reduced = reduced,
                           .find_largest = find_largest},
                          from, to);
 }
@@ -153,15 +189,20 @@ double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) co
   constexpr double kSlack = 1.001;
   const double tiny = spec_.dtype == DataType::kFloat64 ? std::numeric_limits<double>::denorm_min()
                                                         : std::numeric_limits<float>::denorm_min();
-  const std::vector<SquaredRows> towers = ScaledRows(batches);
+  const std::vector<double> scales = ScalesOf(batches);
   double bound = 0;
   double largest = 0;  // product of a row
   int64_t rows = 0;
-  for (size_t t = 0; t < towers.size(); ++t) {
-    const auto& squares = SquaresOf(batches[t]);
+  for (size_t t = 0; t < batches.size(); ++t) {
+    const FullyConnectedDiagonalBatch& batch = Typed(batches[t]);
+    if (batch.is_contribution()) {
+      bound += (batch.contribution().max + tiny) * scales[t];
+      continue;
+    }
+    const auto& squares = batch.squares();
     const double left_max = std::max(squares.left_max, layer_.has_bias ? 1.0 : 0.0);
     const double product = kSlack * (left_max * squares.right_max + tiny);
-    bound += squares.rows * product * towers[t].scale;
+    bound += squares.rows * product * scales[t];
     largest = std::max(largest, product);
     rows += squares.rows;
   }

@@ -1,0 +1,241 @@
+// Steps out: when and how a factor's steps end (SPEC §5).
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "core/error.h"
+#include "core/factor.h"
+#include "core/factor_room.h"
+
+namespace fisherd::core {
+
+StepGather::Verdict Factor::VerdictOf(const Lane& lane) const {
+  const int64_t next = lane.gather.next();
+  return lane.gather.Decide(spec_.gather_policy, lane.expired == next, lane.ledger.Find(next));
+}
+
+// The lane's next step may have all that it takes.
+void Factor::Look(size_t lane) {
+  if (lanes_[lane].gather.committing() || VerdictOf(lanes_[lane]) == StepGather::Verdict::kWait) {
+    return;
+  }
+  to_look_at_.push_back(lane);
+  if (std::exchange(commit_scheduled_, true)) return;
+  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
+}
+
+// One step per task, so that a factor far ahead does not keep others waiting.
+void Factor::RunCommit() {
+  if (std::optional<Ending> ending = TakeStep(); ending.has_value()) {
+    for (const auto& other : ending->others) other->Drop();
+    const double bound = Compute(*ending);
+    // Before anyone hears of the step: who does may send at once, and needs the room.
+    ending->batches.clear();
+    if (!std::isfinite(bound)) ending->outcome = StepOutcome::kFailed;
+    if (ending->outcome == StepOutcome::kFailed) ending->counted.clear();
+    if (ending->outcome != StepOutcome::kWhole && environment_.store != nullptr) {
+      environment_.store->RecordOutcome(
+          name_, ending->incarnation, static_cast<int>(ending->lane),
+          {ending->step, ending->step, ending->outcome, ending->counted});
+    }
+    Aftermath after;
+    const bool published = Publish(*ending, bound, after);
+    if (published && environment_.store != nullptr) Store(*ending);
+    const bool committed = published && ending->outcome != StepOutcome::kFailed;
+    ending.reset();
+    Settle(std::move(after));
+    if (committed) RefreshDueResults();
+  }
+  MutexLock lock(&mutex_);
+  commit_scheduled_ = false;
+  if (to_look_at_.empty()) return;
+  commit_scheduled_ = true;
+  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
+}
+
+std::optional<Factor::Ending> Factor::TakeStep() {
+  MutexLock lock(&mutex_);
+  while (!to_look_at_.empty()) {
+    const size_t index = to_look_at_.front();
+    to_look_at_.pop_front();
+    Lane& lane = lanes_[index];
+    const auto verdict = VerdictOf(lane);
+    if (verdict == StepGather::Verdict::kWait) continue;  // dropped since
+    Ending ending{.lane = index, .step = lane.gather.next(), .incarnation = incarnation_};
+    if (verdict != StepGather::Verdict::kFailed) {
+      const StepRun* recorded = lane.ledger.Find(ending.step);
+      const bool again = recorded != nullptr && lane.expired != ending.step &&
+                         verdict == StepGather::Verdict::kPartial;
+      ending.counted = again ? recorded->counted : lane.gather.WholeTowers();
+      ending.outcome =
+          verdict == StepGather::Verdict::kWhole ? StepOutcome::kWhole : StepOutcome::kPartial;
+    }
+    if (const auto it = lane.batches.find(ending.step); it != lane.batches.end()) {
+      for (const int tower : ending.counted) {
+        if (ending.batches.empty()) ending.label = it->second[tower]->label();
+        ending.batches.push_back(std::exchange(it->second[tower], nullptr)->Release());
+      }
+      for (auto& other : it->second) {
+        if (other != nullptr) ending.others.push_back(std::move(other));
+      }
+      lane.batches.erase(it);
+    }
+    lane.gather.BeginEnd();
+    if (ending.outcome != StepOutcome::kFailed) PrepareCommit(ending);
+    return ending;
+  }
+  return std::nullopt;
+}
+
+void Factor::PrepareCommit(Ending& ending) {
+  ending.parameters = lanes_[ending.lane].gather.parameters();
+  std::vector<const Batch*> batches;
+  for (const auto& batch : ending.batches) batches.push_back(batch.get());
+  const auto [decay, weight] = ending.parameters;
+  ending.total_weight = decay * current_->total_weight + weight;
+  // The margin covers the rounding of every step so far.
+  ending.bound = (decay * current_->bound + weight * kind_->BoundOf(batches)) * (1 + 1e-6);
+  if (!(ending.bound <= MaxOf(spec_.dtype))) ending.bound = std::numeric_limits<double>::infinity();
+  ending.from = current_;
+  if (current_->pins == 0 && std::isfinite(ending.bound)) {
+    in_place_ = true;
+    ending.to = current_;
+    return;
+  }
+  ending.to = std::make_shared<StateVersion>();
+  ending.to->version.incarnation = incarnation_;
+  ending.to->matrix = Matrix::New(kind_->state_shape());
+  if (ending.to->matrix == nullptr) ending.to = nullptr;
+}
+
+// Returns a bound of the new state's elements; not finite if the step has failed.
+double Factor::Compute(const Ending& ending) const {
+  const double failed = std::numeric_limits<double>::infinity();
+  if (ending.to == nullptr || !std::isfinite(ending.total_weight)) return failed;
+  std::vector<const Batch*> batches;
+  for (const auto& batch : ending.batches) batches.push_back(batch.get());
+  const bool find_largest = !std::isfinite(ending.bound);
+  const double largest =
+      kind_->Advance(ending.parameters, batches, find_largest, *ending.from->matrix,
+                     *ending.to->matrix, *environment_.backend);
+  return find_largest ? largest : ending.bound;
+}
+
+// Ends the step, unless its incarnation has ended before.
+bool Factor::Publish(Ending& ending, double bound, Aftermath& after) {
+  MutexLock lock(&mutex_);
+  if (retired_ || ending.incarnation != incarnation_) return false;
+  in_place_ = false;
+  Lane& lane = lanes_[ending.lane];
+  Room room(*this);
+  lane.gather.EndStep(room);
+  lane.ledger.Record(ending.outcome, ending.counted);
+  if (environment_.store == nullptr) lane.durable = ending.step;
+  if (ending.outcome != StepOutcome::kFailed) {
+    const int64_t step = asynchronous() ? current_->version.step + 1 : ending.step;
+    const int64_t committed = current_->steps_committed + 1;
+    StateVersion& state = *ending.to;
+    state.version = {.incarnation = incarnation_, .epoch = environment_.epoch, .step = step};
+    state.steps_committed = committed;
+    state.total_weight = ending.total_weight;
+    state.bound = bound;
+    state.label = ending.label;
+    if (current_ != ending.to && current_->pins > 0) older_pinned_.push_back(current_);
+    current_ = ending.to;
+  }
+  OpenWaitingSteps(after);
+  UpdateClock(lane);
+  Look(ending.lane);
+  WakeReads();
+  NotifyAll(after);
+  return true;
+}
+
+// Within the commit's task: the current version stays as it is without a pin.
+void Factor::Store(const Ending& ending) {
+  FactorImage image;
+  {
+    MutexLock lock(&mutex_);
+    image = ImageLocked();
+  }
+  const bool durable = environment_.store->StepEnded(image);
+  MutexLock lock(&mutex_);
+  if (!durable || retired_ || ending.incarnation != incarnation_) return;
+  for (size_t i = 0; i < image.ledgers.size(); ++i) lanes_[i].durable = image.ledgers[i].next() - 1;
+}
+
+FactorImage Factor::ImageLocked() const {
+  FactorImage image{.name = name_,
+                    .spec = spec_,
+                    .version = current_->version,
+                    .total_weight = current_->total_weight,
+                    .bound = current_->bound,
+                    .label = current_->label,
+                    .plan = lanes_[0].gather.plan(),
+                    .ledgers = {},
+                    .state = current_->matrix.get()};
+  for (const Lane& lane : lanes_) image.ledgers.push_back(lane.ledger);
+  return image;
+}
+
+// ---- The gather clock
+
+// An open step has until gather_timeout: one with a batch to end, one without to stay open.
+void Factor::UpdateClock(Lane& lane) {
+  const StepGather& gather = lane.gather;
+  if (gather.committing() || gather.open_through() < gather.next()) {
+    lane.clock_of = {};
+    lane.deadline = absl::InfiniteFuture();
+    return;
+  }
+  const int64_t next = gather.next();
+  const bool recovering = restored_ && (!gather.AllGiven(0) || gather.AllGiven(next) ||
+                                        lane.ledger.Find(next) != nullptr);
+  const Lane::ClockOf clock_of{next, gather.ClockRuns(), recovering};
+  if (lane.clock_of == clock_of) return;
+  lane.clock_of = clock_of;
+  lane.deadline = absl::Now() + (recovering ? environment_.recovery_timeout : spec_.gather_timeout);
+  ArmTimer();
+}
+
+void Factor::ArmTimer() {
+  absl::Time earliest = absl::InfiniteFuture();
+  for (const Lane& lane : lanes_) earliest = std::min(earliest, lane.deadline);
+  if (earliest >= armed_for_) return;
+  armed_for_ = earliest;
+  environment_.timers->CallAt(earliest, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    self->environment_.pool->Schedule([self] { self->OnTimer(); });
+  });
+}
+
+void Factor::OnTimer() {
+  Aftermath after;
+  {
+    MutexLock lock(&mutex_);
+    armed_for_ = absl::InfiniteFuture();
+    const absl::Time now = absl::Now();
+    for (Lane& lane : lanes_) {
+      if (lane.deadline > now || retired_) continue;
+      lane.deadline = absl::InfiniteFuture();
+      if (lane.gather.ClockRuns()) {
+        lane.expired = lane.gather.next();
+        Look(&lane - lanes_.data());
+      } else {
+        Room room(*this);
+        lane.gather.CloseEmpty(room);
+        lane.clock_of = {};
+        NotifyAll(after);
+      }
+    }
+    OpenWaitingSteps(after);
+    ArmTimer();
+  }
+  Settle(std::move(after));
+}
+
+}  // namespace fisherd::core
