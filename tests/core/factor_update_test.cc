@@ -64,7 +64,8 @@ TEST_F(FactorUpdateTest, ARepeatChangesNothing) {
   ASSERT_TRUE(ReadAfter(*factor, 1).ok());
   const auto again = factor->Begin(Header(*factor, 1, 2), stream.get());
   ASSERT_TRUE(again.ok());
-  EXPECT_EQ(*again, nullptr) << "to be read and discarded";
+  EXPECT_EQ(again->pending, nullptr) << "to be read and discarded";
+  EXPECT_FALSE(again->on_hold);
   EXPECT_EQ(factor->Describe().next, 2);
 }
 
@@ -123,7 +124,7 @@ TEST_F(FactorUpdateTest, ABatchThatGoesBadLeavesItsStepOpen) {
   const absl::Status status = Send(*factor, Header(*factor, 1, 2), bad, stream.get());
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ReasonOf(status), reason::kNonFiniteInput);
-  EXPECT_EQ(registry_->batch_budget().used(), 0);
+  EXPECT_EQ(factor->Describe().held_batches, 0);
   ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, stream.get()).ok());
   EXPECT_THAT(Elements(ReadAfter(*factor, 1)), ElementsAreArray(golden_covariance_));
 }
@@ -143,7 +144,7 @@ TEST_F(FactorUpdateTest, AStepThatOverflowsFailsForAllAndTheNextMayCommit) {
   EXPECT_EQ(after->version.step, 1) << "version stays";
   EXPECT_EQ(after->steps_committed, 1);
   EXPECT_EQ(after->next, 3);
-  const Progress progress = factor->GetProgress(1);
+  const Progress progress = factor->GetProgress(0, 1);
   EXPECT_THAT(progress.missed, testing::ElementsAre(StepRun{2, 2, StepOutcome::kFailed}));
   const absl::Status repeat = factor->Begin(Header(*factor, 2, 1, 0), a.get()).status();
   EXPECT_EQ(repeat.code(), absl::StatusCode::kFailedPrecondition);
@@ -171,16 +172,15 @@ TEST_F(FactorUpdateTest, AClaimStandsWhileItsStreamLives) {
   const auto first = OpenTower(*factor, 0, 1);
   ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, first.get()).ok());
   const auto second = std::make_shared<CountingListener>();
-  const absl::Status refused = factor->Open(0, ClientOf(2), 0, false, second).status();
+  const absl::Status refused = factor->Open({.tower = 0, .client = ClientOf(2)}, second).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(refused), reason::kTowerClaimed);
   EXPECT_TRUE(factor->IsOwner(0, first.get()));
   EXPECT_EQ(factor->Describe().held_batches, 1);
 
-  ASSERT_TRUE(factor->Open(0, ClientOf(2), 0, /*take_over=*/true, second).ok());
-  EXPECT_EQ(first->calls(), 1) << "it is told";
+  ASSERT_TRUE(factor->Open({.tower = 0, .client = ClientOf(2), .take_over = true}, second).ok());
+  first->AwaitCalls(1);  // it is told
   EXPECT_EQ(factor->Describe().held_batches, 0) << "the old owner's batches go";
-  EXPECT_EQ(registry_->batch_budget().used(), 0);
   const absl::Status old = factor->Begin(Header(*factor, 1, 2), first.get()).status();
   EXPECT_EQ(ReasonOf(old), reason::kTowerNotOpen);
 }
@@ -202,7 +202,7 @@ TEST_F(FactorUpdateTest, AClientThatReturnsKeepsItsHeldBatches) {
   const auto second = OpenTower(*factor, 0, 1);
   const auto repeat = factor->Begin(Header(*factor, 1, 2), second.get());
   ASSERT_TRUE(repeat.ok());
-  EXPECT_EQ(*repeat, nullptr);
+  EXPECT_EQ(repeat->pending, nullptr);
   EXPECT_EQ(factor->Describe().held_batches, 1);
 }
 
@@ -211,23 +211,19 @@ TEST_F(FactorUpdateTest, ATakenOverBatchCannotComplete) {
   const auto first = OpenTower(*factor, 0, 1);
   auto batch = factor->Begin(Header(*factor, 1, 2), first.get());
   ASSERT_TRUE(batch.ok());
-  ASSERT_TRUE(Fill(**batch, golden_batch_, 2).ok());
+  ASSERT_TRUE(Fill(*batch->pending, golden_batch_, 2).ok());
   OpenTower(*factor, 0, 2, /*take_over=*/true);
-  const absl::Status status = (*batch)->Complete(2);
+  const absl::Status status = batch->pending->Complete(2);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(status), reason::kTowerClaimed);
   EXPECT_EQ(factor->Describe().next, 1);
 }
 
-TEST_F(FactorUpdateTest, ATowerThatCannotSendTheNextStepIsRefused) {
+TEST_F(FactorUpdateTest, NobodyOpensATowerThatIsNot) {
   const auto factor = Create("f", Golden());
-  const absl::Status status =
-      factor->Open(0, ClientOf(1), 2, false, std::make_shared<CountingListener>()).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
-  EXPECT_FALSE(factor->Describe().towers[0].claimed);
-  EXPECT_EQ(
-      factor->Open(1, ClientOf(1), 0, false, std::make_shared<CountingListener>()).status().code(),
-      absl::StatusCode::kOutOfRange);
+  const auto stream = std::make_shared<CountingListener>();
+  EXPECT_EQ(factor->Open({.tower = 1, .client = ClientOf(1)}, stream).status().code(),
+            absl::StatusCode::kOutOfRange);
 }
 
 TEST_F(FactorUpdateTest, ResetEndsBatchesUnderWay) {
@@ -237,9 +233,9 @@ TEST_F(FactorUpdateTest, ResetEndsBatchesUnderWay) {
   ASSERT_TRUE(ReadAfter(*factor, 1).ok());
   auto batch = factor->Begin(Header(*factor, 2, 2), stream.get());
   ASSERT_TRUE(batch.ok());
-  ASSERT_TRUE(Fill(**batch, golden_batch_, 2).ok());
+  ASSERT_TRUE(Fill(*batch->pending, golden_batch_, 2).ok());
   ASSERT_TRUE(registry_->Reset("f").ok());
-  const absl::Status status = (*batch)->Complete(2);
+  const absl::Status status = batch->pending->Complete(2);
   EXPECT_EQ(ReasonOf(status), reason::kOldIncarnation);
   const FactorInfo info = factor->Describe();
   EXPECT_EQ(info.version, (Version{1001, 77, 0}));
@@ -271,7 +267,7 @@ TEST_F(FactorUpdateTest, DeletionTellsWhoeverFeedsIt) {
   const auto stream = OpenTower(*factor, 0);
   ASSERT_TRUE(registry_->Delete("f").ok());
   EXPECT_EQ(stream->calls(), 1);
-  EXPECT_TRUE(factor->GetProgress(1).deleted);
+  EXPECT_TRUE(factor->GetProgress(0, 1).deleted);
   const absl::Status status = factor->Begin(Header(*factor, 1, 2), stream.get()).status();
   EXPECT_EQ(ReasonOf(status), reason::kOldIncarnation);
   EXPECT_THAT(std::string(status.message()), HasSubstr("deleted"));
@@ -284,22 +280,60 @@ class SmallBatchBudgetTest : public FactorTest {
   SmallBatchBudgetTest() : FactorTest({.state_budget = 1 << 20, .batch_budget = 5 * kBatch}) {}
 };
 
-TEST_F(SmallBatchBudgetTest, AnOpenStepHasRoomForAllTowers) {
+TEST_F(SmallBatchBudgetTest, WhoFindsNoRoomWaitsForItsTurn) {
   const auto f = Create("f", Golden(2));
   const auto g = Create("g", Golden(2));
   const auto f0 = OpenTower(*f, 0, 1), f1 = OpenTower(*f, 1, 2);
-  const auto g0 = OpenTower(*g, 0, 1);
+  const auto g0 = OpenTower(*g, 0, 1), g1 = OpenTower(*g, 1, 2);
   ASSERT_TRUE(Send(*f, Header(*f, 1, 2, 0), golden_batch_, f0.get()).ok());
   ASSERT_TRUE(Send(*f, Header(*f, 2, 2, 0), golden_batch_, f0.get()).ok());
-  const absl::Status full = Send(*g, Header(*g, 1, 2, 0), golden_batch_, g0.get());
-  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(ReasonOf(full), reason::kBatchBudget);
-  EXPECT_TRUE(GetErrorDetails(full)->retry_after.has_value());
+  const auto held = g->Begin(Header(*g, 1, 2, 0), g0.get());
+  ASSERT_TRUE(held.ok());
+  EXPECT_TRUE(held->on_hold);
+  EXPECT_EQ(held->pending, nullptr);
+  EXPECT_EQ(g->GetProgress(0, 1).open_through, 0);
   EXPECT_EQ(g->Describe().held_bytes, 0);
-  // What was let in can be completed.
+  // What was let in can be completed; then g's step opens, and all of its towers are told.
   ASSERT_TRUE(Send(*f, Header(*f, 1, 2, 1), golden_batch_, f1.get()).ok());
   ASSERT_TRUE(ReadAfter(*f, 1).ok());
+  g0->AwaitCalls(1);
+  g1->AwaitCalls(1);
+  EXPECT_EQ(g->GetProgress(1, 1).open_through, 1);
   EXPECT_TRUE(Send(*g, Header(*g, 1, 2, 0), golden_batch_, g0.get()).ok());
+}
+
+TEST_F(SmallBatchBudgetTest, ALargerBatchPutsYoungerStepsOnHold) {
+  const auto f = Create("f", Golden(2));
+  const auto f0 = OpenTower(*f, 0, 1), f1 = OpenTower(*f, 1, 2);
+  ASSERT_TRUE(Send(*f, Header(*f, 1, 2, 0), golden_batch_, f0.get()).ok());
+  const auto arriving = f->Begin(Header(*f, 2, 2, 0), f0.get());
+  ASSERT_TRUE(arriving.ok());
+  ASSERT_NE(arriving->pending, nullptr);
+  const Floats four = {1, 2, 3, 4, 1, 2, 3, 4, 1, -1, 2, 0.5, 1, -1, 2, 0.5};
+  ASSERT_TRUE(Send(*f, Header(*f, 1, 4, 1), four, f1.get()).ok());
+  EXPECT_EQ(f0->TakeHold(), std::pair(0, int64_t{2}));
+  // Its rows may still come; they count for nothing, and are no error.
+  EXPECT_TRUE(Fill(*arriving->pending, golden_batch_, 2).ok());
+  EXPECT_TRUE(arriving->pending->Complete(2).ok());
+  EXPECT_THAT(Elements(ReadAfter(*f, 1)), ElementsAreArray(golden_covariance_));
+  EXPECT_EQ(f->Describe().towers[0].received_through, 1);
+}
+
+TEST_F(SmallBatchBudgetTest, AnIdleStepIsClosedAtItsTimeout) {
+  FactorSpec spec = Golden(2);
+  spec.gather_timeout = absl::Milliseconds(20);
+  const auto f = Create("f", spec);
+  const auto g = Create("g", Golden(2));
+  const auto f0 = OpenTower(*f, 0, 1), g0 = OpenTower(*g, 0, 2);
+  {
+    const auto first = f->Begin(Header(*f, 1, 4, 0), f0.get());
+    ASSERT_TRUE(first.ok());
+    ASSERT_NE(first->pending, nullptr);
+  }  // abandoned: the step stays open, and holds room for both towers
+  ASSERT_TRUE(g->Begin(Header(*g, 1, 2, 0), g0.get())->on_hold);
+  g0->AwaitCalls(1);
+  EXPECT_EQ(g->GetProgress(0, 1).open_through, 1);
+  EXPECT_EQ(f->GetProgress(0, 1).next, 1) << "closed, not ended";
 }
 
 TEST_F(SmallBatchBudgetTest, WhatCanNeverFitIsRefusedWithoutARetryDelay) {
@@ -310,6 +344,125 @@ TEST_F(SmallBatchBudgetTest, WhatCanNeverFitIsRefusedWithoutARetryDelay) {
   EXPECT_FALSE(GetErrorDetails(status)->retry_after.has_value());
   EXPECT_THAT(std::string(status.message()), HasSubstr("never"));
   EXPECT_EQ(factor->Describe().towers[0].received_through, 0);
+}
+
+// ---- Stragglers
+
+class StragglerTest : public FactorTest {
+ protected:
+  std::shared_ptr<Factor> CreateWith(GatherPolicy policy, absl::Duration timeout) {
+    FactorSpec spec = Golden(2);
+    spec.gather_policy = policy;
+    spec.gather_timeout = timeout;
+    return Create("f", spec);
+  }
+};
+
+TEST_F(StragglerTest, FailCountsNothingAndTellsEverybody) {
+  const auto factor = CreateWith(GatherPolicy::kFail, absl::Milliseconds(20));
+  const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, a.get()).ok());
+  const auto read = ReadAfter(*factor, 1);
+  EXPECT_EQ(read->steps_committed, 0);
+  EXPECT_EQ(read->version.step, 0);
+  for (const int tower : {0, 1}) {
+    EXPECT_THAT(factor->GetProgress(tower, 1).missed,
+                testing::ElementsAre(StepRun{1, 1, StepOutcome::kFailed}));
+  }
+  EXPECT_EQ(ReasonOf(Send(*factor, Header(*factor, 1, 2, 1), golden_batch_, b.get())),
+            reason::kStepFailed);
+}
+
+TEST_F(StragglerTest, PartialCountsWhoHasCome) {
+  const auto factor = CreateWith(GatherPolicy::kPartial, absl::Milliseconds(20));
+  const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
+  auto straggler = factor->Begin(Header(*factor, 1, 2, 1), b.get());
+  ASSERT_TRUE(straggler.ok());
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, a.get()).ok());
+  const auto read = ReadAfter(*factor, 1);
+  EXPECT_THAT(Elements(read), ElementsAreArray(golden_covariance_)) << "the mean over one tower";
+  EXPECT_EQ(read->version.step, 1);
+  EXPECT_THAT(factor->GetProgress(0, 1).missed, IsEmpty());
+  EXPECT_THAT(factor->GetProgress(1, 1).missed,
+              testing::ElementsAre(StepRun{1, 1, StepOutcome::kPartial}));
+  ASSERT_TRUE(Fill(*straggler->pending, golden_batch_, 2).ok());
+  EXPECT_EQ(ReasonOf(straggler->pending->Complete(2)), reason::kStepLate);
+  EXPECT_EQ(ReasonOf(Send(*factor, Header(*factor, 1, 2, 1), golden_batch_, b.get())),
+            reason::kStepLate);
+  EXPECT_EQ(factor->Describe().steps_partial, 1);
+  // Both go on.
+  ASSERT_TRUE(Send(*factor, Header(*factor, 2, 2, 1), golden_batch_, b.get()).ok());
+  ASSERT_TRUE(Send(*factor, Header(*factor, 2, 2, 0), golden_batch_, a.get()).ok());
+  EXPECT_EQ(ReadAfter(*factor, 2)->steps_committed, 2);
+}
+
+TEST_F(StragglerTest, ATowerThatCannotSendIsNotWaitedFor) {
+  const auto factor = CreateWith(GatherPolicy::kPartial, absl::InfiniteDuration());
+  const auto a = OpenTower(*factor, 0, 1);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, a.get()).ok());
+  const auto b = std::make_shared<CountingListener>();
+  ASSERT_TRUE(factor->Open({.tower = 1, .client = ClientOf(2), .from = 2, .through = 3}, b).ok());
+  EXPECT_EQ(ReadAfter(*factor, 1)->version.step, 1);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 2, 2, 1), golden_batch_, b.get()).ok());
+  EXPECT_EQ(factor->Describe().next, 2) << "it waits for tower 0";
+}
+
+// ---- Modes
+
+TEST_F(FactorUpdateTest, AsynchronousTowersCountEachByItself) {
+  FactorSpec spec = Golden(2);
+  spec.update_mode = UpdateMode::kAsynchronous;
+  const auto factor = Create("f", spec);
+  const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
+  for (const int64_t step : {1, 2, 3}) {
+    ASSERT_TRUE(Send(*factor, Header(*factor, step, 2, 0), golden_batch_, a.get()).ok());
+  }
+  auto read = ReadAfter(*factor, 3);
+  EXPECT_THAT(Elements(read), ElementsAreArray(golden_covariance_));
+  EXPECT_EQ(read->version.step, 3);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 1), golden_batch_, b.get()).ok());
+  read = ReadAfter(*factor, 4);
+  EXPECT_EQ(read->version.step, 4) << "a version counts the commits of all";
+  EXPECT_EQ(read->total_weight, 0.9375);
+  EXPECT_EQ(factor->GetProgress(0, 1).next, 4);
+  EXPECT_EQ(factor->GetProgress(1, 1).next, 2);
+}
+
+TEST_F(FactorUpdateTest, TowersGrowAndShrinkBetweenSteps) {
+  const auto factor = Create("f", Golden(1));
+  const auto a = OpenTower(*factor, 0, 1);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, a.get()).ok());
+  ASSERT_TRUE(ReadAfter(*factor, 1).ok());
+  EXPECT_EQ(factor->SetTowers(0, false).status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_EQ(factor->SetTowers(2, false).value(), 2);
+  const auto b = OpenTower(*factor, 1, 2);
+  EXPECT_EQ(factor->GetProgress(1, 1).first, 2);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 2, 2, 0), golden_batch_, a.get()).ok());
+  EXPECT_EQ(factor->Describe().next, 2);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 2, 2, 1), golden_batch_, b.get()).ok());
+  ASSERT_TRUE(ReadAfter(*factor, 2).ok());
+  // Back to one while tower 0's batch waits: it is put on hold, and then a step of its own.
+  ASSERT_TRUE(Send(*factor, Header(*factor, 3, 2, 0), golden_batch_, a.get()).ok());
+  ASSERT_EQ(factor->SetTowers(1, /*now=*/true).value(), 3);
+  EXPECT_EQ(a->TakeHold(), std::pair(0, int64_t{3}));
+  ASSERT_TRUE(Send(*factor, Header(*factor, 3, 2, 0), golden_batch_, a.get()).ok());
+  EXPECT_THAT(Elements(ReadAfter(*factor, 3)), ElementsAreArray(golden_covariance_));
+  EXPECT_EQ(factor->GetProgress(1, 1).first, 0) << "tower 1 is of no step to come";
+  EXPECT_EQ(Send(*factor, Header(*factor, 4, 2, 1), golden_batch_, b.get()).code(),
+            absl::StatusCode::kOutOfRange);
+}
+
+// ---- Contributions
+
+TEST_F(FactorUpdateTest, AContributionCountsAsItsBatchWould) {
+  const auto factor = Create("f", Golden(2));
+  const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, a.get()).ok());
+  BatchHeader header = Header(*factor, 1, 2, 1);
+  header.form = BatchForm::kContribution;
+  header.tensors = {{TensorRole::kContribution, 0, DataType::kFloat32, {3, 2}}};
+  ASSERT_TRUE(Send(*factor, header, golden_covariance_, b.get()).ok());
+  EXPECT_THAT(Elements(ReadAfter(*factor, 1)), ElementsAreArray(golden_covariance_));
 }
 
 // Integer values: a lost or doubled batch, or one out of its place, would show in the bits.

@@ -78,7 +78,7 @@ TEST(BatchTest, SquaresInEveryType) {
       EXPECT_EQ(Left(*filled.batch, state, 7), a);
       EXPECT_EQ(Right(*filled.batch, state, 3), g);
       EXPECT_EQ(filled.batch->squares().rows, 5);
-      EXPECT_EQ(filled.batch->squares().examples, 5);
+      EXPECT_EQ(filled.batch->examples(), 5);
       EXPECT_EQ(filled.batch->squares().left_max, MaxElement(a));
       EXPECT_EQ(filled.batch->squares().right_max, MaxElement(g));
       EXPECT_EQ(reinterpret_cast<uintptr_t>(filled.batch->squares().left) % kAlignment, 0);
@@ -255,7 +255,7 @@ TEST(BatchTest, RowWeightsMultiplyTheGradientsSquares) {
     ASSERT_EQ(filled.status, absl::OkStatus());
     EXPECT_EQ(Right(*filled.batch, DataType::kFloat32, 2), (std::vector<double>{0, 0, 25, 2.5}));
     EXPECT_EQ(Left(*filled.batch, DataType::kFloat32, 3), std::vector<double>(6, 1));
-    EXPECT_EQ(filled.batch->squares().examples, 2.5);
+    EXPECT_EQ(filled.batch->examples(), 2.5);
     EXPECT_EQ(filled.batch->squares().right_max, 25);
   }
 }
