@@ -53,18 +53,15 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
   using V = hn::Vec<Tag<T>>;
   constexpr int64_t kStride = kRightPanelLines * kLine<T>;
   const int64_t at = block.row * pass.cols + block.col;
+  const T* const from = pass.from + at;
   const bool full = block.rows == kRows && block.cols == kVectors * lanes;
-  if (full && pass.ends) {  // what the sums will meet
-    const T* from = pass.from + at;
-    for (int r = 0; r < kRows; ++r, from += pass.cols) {
-      hwy::Prefetch(from);
-      if constexpr (kVectors > 1) hwy::Prefetch(from + lanes);
-      if constexpr (kVectors > 2) hwy::Prefetch(from + 2 * lanes);
-    }
-  }
   HWY_ALIGN T sums[kPassChains * kRows * kStride];
   T* out = sums;
   for (const auto& chain : pass.chains) {
+    // What the last chain and the next block will meet is fetched by and by: all at once, the
+    // chain's own rows would have to wait.
+    const bool meets = full && pass.ends && &chain == &pass.chains.back();
+    const int64_t meets_stride = meets ? pass.cols : 0;
 #define ROW(r) V c##r##0 = hn::Zero(d), c##r##1 = c##r##0, c##r##2 = c##r##0;
     FISHERD_ROWS(ROW)
 #undef ROW
@@ -72,6 +69,7 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
       const T* HWY_RESTRICT left = kOnes ? nullptr : LeftOf<T>(segment, block.row);
       const T* HWY_RESTRICT right = RightOf<T>(segment, panel, width, block.col);
       for (int64_t n = segment.rows; n > 0; --n) {
+        hwy::Prefetch(from + n % kRows * meets_stride + n / kRows % (kVectors + 1) * lanes);
         const V b0 = hn::Load(d, right);
         V b1 = b0, b2 = b0;
         if constexpr (kVectors > 1) b1 = hn::Load(d, right + lanes);
@@ -97,19 +95,19 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
     }
     if (full && pass.narrow) {
       FISHERD_AVERAGE(T, pass);
-      const T* from = pass.from + at;
+      const T* old = from;
       T* to = pass.to + at;
-#define ROW(r)                                                                         \
-  if constexpr (kRows > r) {                                                           \
-    hn::StoreU(average(hn::LoadU(d, from), c##r##0), d, to);                           \
-    if constexpr (kVectors > 1) {                                                      \
-      hn::StoreU(average(hn::LoadU(d, from + lanes), c##r##1), d, to + lanes);         \
-    }                                                                                  \
-    if constexpr (kVectors > 2) {                                                      \
-      hn::StoreU(average(hn::LoadU(d, from + 2 * lanes), c##r##2), d, to + 2 * lanes); \
-    }                                                                                  \
-    from += pass.cols;                                                                 \
-    to += pass.cols;                                                                   \
+#define ROW(r)                                                                        \
+  if constexpr (kRows > r) {                                                          \
+    hn::StoreU(average(hn::LoadU(d, old), c##r##0), d, to);                           \
+    if constexpr (kVectors > 1) {                                                     \
+      hn::StoreU(average(hn::LoadU(d, old + lanes), c##r##1), d, to + lanes);         \
+    }                                                                                 \
+    if constexpr (kVectors > 2) {                                                     \
+      hn::StoreU(average(hn::LoadU(d, old + 2 * lanes), c##r##2), d, to + 2 * lanes); \
+    }                                                                                 \
+    old += pass.cols;                                                                 \
+    to += pass.cols;                                                                  \
   }
       FISHERD_ROWS(ROW)
 #undef ROW
