@@ -16,7 +16,11 @@ namespace {
 // What one tile reads of the right side in a pass stays in a second-level cache while the tile's
 // rows go by.
 constexpr int64_t kCacheBytes = 384 << 10;
-constexpr int64_t kMostTileRows = 128;
+constexpr int64_t kLeastTileRows = 128;
+constexpr int64_t kMostTileRows = 512;
+
+// What one tile reads of the left side stays in the last cache for the tiles beside it.
+constexpr int64_t kLeftBytes = 4 << 20;
 
 // Tiles for each thread, so that the last ones to finish do not keep the others waiting for long.
 constexpr int64_t kTilesPerThread = 8;
@@ -40,13 +44,15 @@ template <typename T>
 Tiling TilingFor(const kernels::AdvancePlan<T>& plan, int threads) {
   using Plan = kernels::AdvancePlan<T>;
   const int64_t depth = std::min(plan.depth(), kernels::kPassChains * kernels::kChainRows);
+  int64_t rows = kMostTileRows;
+  while (rows > kLeastTileRows && rows * plan.depth() * int64_t{sizeof(T)} > kLeftBytes) rows /= 2;
   int64_t bytes_per_col = depth * sizeof(T);
   if (plan.chains() > kernels::kPassChains) {  // so do the sums from pass to pass
-    bytes_per_col = std::max<int64_t>(bytes_per_col, kMostTileRows * sizeof(double));
+    bytes_per_col = std::max<int64_t>(bytes_per_col, rows * sizeof(double));
   }
   const int64_t cols =
       std::max<int64_t>(kCacheBytes / bytes_per_col / Plan::kTileCols, 1) * Plan::kTileCols;
-  Tiling tiling{.rows = kMostTileRows, .cols = std::min(cols, plan.cols())};
+  Tiling tiling{.rows = rows, .cols = std::min(cols, plan.cols())};
   if (tiling.cols < plan.cols()) {  // equal parts rather than a narrow last one
     const int64_t parts = (plan.cols() + cols - 1) / cols;
     const int64_t panels = (plan.cols() + Plan::kTileCols - 1) / Plan::kTileCols;
