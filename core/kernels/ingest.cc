@@ -85,6 +85,13 @@ struct Loader {
   const Work scale;
 };
 
+// Rows that go through the panels together, where one row's elements are far apart. Shorter rows
+// share pages, and the processor fetches ahead only where a page is read in order; which is for
+// what the caches have no room for.
+constexpr int64_t kRowsAtOnce = 8;
+constexpr int64_t kShortRowBytes = 2 << 10;
+constexpr int64_t kSmallBytes = 512 << 10;
+
 // Squares runs of elements, and keeps the largest square.
 template <typename Wire, typename T, bool kWide, bool kAccumulate>
 class Squarer {
@@ -107,6 +114,26 @@ class Squarer {
       largest = Max(largest, squares);
     }
     if (k < count) Rest(from + k * sizeof(Wire), count - k, to + k, largest);
+  }
+
+  // The whole panels of `rows` rows.
+  template <int kLines>
+  HWY_INLINE void Panels(const std::byte* from, int64_t rows, const PackedShape& shape, T* to,
+                         hn::Vec<Bits>& largest) const {
+    constexpr int64_t kWidth = kLines * kLine<T>;
+    const D d;
+    const int64_t lanes = hn::Lanes(d);
+    for (int64_t col = 0; col + kWidth <= shape.cols; col += kWidth, to += shape.rows * kWidth) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const std::byte* x = from + (row * shape.cols + col) * sizeof(Wire);
+        T* const panel = to + row * kWidth;
+        for (int64_t k = 0; k < kWidth; k += lanes, x += lanes * sizeof(Wire)) {
+          const V squares = Square(d, x, panel + k);
+          hn::Store(squares, d, panel + k);
+          largest = Max(largest, squares);
+        }
+      }
+    }
   }
 
   // `rows` whole rows. What the tails of rows read beyond them, before `end`, does not count; it
@@ -133,32 +160,32 @@ class Squarer {
         tail += tail_width;
       }
     }
-    for (; row < rows; ++row, to += kWidth, tail += tail_width) {
-      T* panel = to;
-      for (int64_t col = 0; col < panels_end; col += kWidth, panel += shape.rows * kWidth) {
-        for (int64_t k = 0; k < kWidth; k += lanes, from += lanes * sizeof(Wire)) {
-          const V squares = Square(d, from, panel + k);
-          hn::Store(squares, d, panel + k);
+    const int64_t row_bytes = shape.cols * sizeof(Wire);
+    const bool in_order = row_bytes <= kShortRowBytes && row_bytes * shape.rows > kSmallBytes;
+    const int64_t at_once = in_order ? 1 : kRowsAtOnce;
+    while (row < rows) {
+      const int64_t last = row + std::min(at_once, rows - row);
+      Panels<kLines>(from, last - row, shape, to, largest);
+      for (; row < last; ++row, to += kWidth, tail += tail_width) {
+        from += panels_end * sizeof(Wire);
+        int64_t col = panels_end;
+        for (; col < tail_end; col += lanes, from += lanes * sizeof(Wire)) {
+          const V squares = Square(d, from, tail + (col - panels_end));
+          hn::Store(squares, d, tail + (col - panels_end));
           largest = Max(largest, squares);
         }
+        if (col == shape.cols) continue;
+        T* const rest = tail + (col - panels_end);
+        if (end - from >= static_cast<int64_t>(lanes * sizeof(Wire))) {
+          const V x = hn::IfThenElseZero(mask, loader_(d, from));
+          const V squares = SquareOf(x, rest);
+          hn::Store(squares, d, rest);
+          largest = Max(largest, hn::IfThenElseZero(mask, squares));
+        } else {
+          Rest(from, shape.cols - col, rest, largest);
+        }
+        from += (shape.cols - col) * sizeof(Wire);
       }
-      int64_t col = panels_end;
-      for (; col < tail_end; col += lanes, from += lanes * sizeof(Wire)) {
-        const V squares = Square(d, from, tail + (col - panels_end));
-        hn::Store(squares, d, tail + (col - panels_end));
-        largest = Max(largest, squares);
-      }
-      if (col == shape.cols) continue;
-      T* const last = tail + (col - panels_end);
-      if (end - from >= static_cast<int64_t>(lanes * sizeof(Wire))) {
-        const V x = hn::IfThenElseZero(mask, loader_(d, from));
-        const V squares = SquareOf(x, last);
-        hn::Store(squares, d, last);
-        largest = Max(largest, hn::IfThenElseZero(mask, squares));
-      } else {
-        Rest(from, shape.cols - col, last, largest);
-      }
-      from += (shape.cols - col) * sizeof(Wire);
     }
   }
 

@@ -24,7 +24,7 @@ std::vector<std::byte> Bytes(const std::vector<double>& values) {
 const PackedShape kShapes[] = {{1, 1, 1},  {1, 1, 3},   {3, 16, 1},  {2, 17, 1},   {5, 15, 1},
                                {2, 48, 3}, {3, 49, 3},  {2, 47, 3},  {1, 200, 3},  {4, 97, 3},
                                {7, 31, 3}, {2, 128, 1}, {3, 129, 1}, {2, 1000, 3}, {9, 8, 1},
-                               {2, 24, 3}, {3, 25, 3}};
+                               {2, 24, 3}, {3, 25, 3},  {17, 35, 1}, {19, 53, 3}};
 
 class IngestTest : public TargetTest {};
 
@@ -104,6 +104,12 @@ TEST_P(IngestTest, Float32ToFloat64) { CheckShapes<float, double>(); }
 TEST_P(IngestTest, Float64ToFloat64) { CheckShapes<double, double>(); }
 TEST_P(IngestTest, Bfloat16ToFloat64) { CheckShapes<Bfloat16, double>(); }
 TEST_P(IngestTest, Float16ToFloat64) { CheckShapes<Float16, double>(); }
+
+// More than caches hold: another way through the panels.
+TEST_P(IngestTest, ManyShortRows) {
+  CheckRuns<float, float>({1100, 131, kLeftPanelLines}, 1, 100001);
+  CheckRuns<float, float>({1100, 131, kRightPanelLines}, 1, 100001);
+}
 
 // One element among ones, at every place.
 template <typename T>
