@@ -19,8 +19,9 @@ constexpr int64_t kCacheBytes = 384 << 10;
 constexpr int64_t kLeastTileRows = 128;
 constexpr int64_t kMostTileRows = 512;
 
-// What one tile reads of the left side stays in the last cache for the tiles beside it.
-constexpr int64_t kLeftBytes = 4 << 20;
+// What one tile reads of the left side stays in the last cache for the tiles beside it, whoever
+// else uses that cache.
+constexpr int64_t kLeftBytes = 1 << 20;
 
 // Tiles for each thread, so that the last ones to finish do not keep the others waiting for long.
 constexpr int64_t kTilesPerThread = 8;
