@@ -31,11 +31,11 @@ absl::Status CheckCommon(const FactorSpec& spec) {
         "initial_covariance is ONES with zero_debias on; expected ZEROS, or zero_debias "
         "off");
   }
-  if (spec.window < 1 || spec.window > kMaxWindow) {
+  if (spec.window < 0 || spec.window > kMaxWindow) {
     return BadArgument("window",
                        absl::StrFormat("window is %d; expected 1 to %d", spec.window, kMaxWindow));
   }
-  if (spec.gather_timeout <= absl::ZeroDuration()) {
+  if (spec.gather_timeout < absl::ZeroDuration()) {
     return BadArgument("gather_timeout",
                        absl::StrFormat("gather_timeout is %s; expected more than 0",
                                        absl::FormatDuration(spec.gather_timeout)));
