@@ -17,7 +17,7 @@ struct Version {
   bool operator==(const Version&) const = default;
 };
 
-enum class StepOutcome { kWhole, kFailed };
+enum class StepOutcome { kWhole, kFailed, kPartial };
 
 struct CommitRecord {
   int64_t step = 0;
