@@ -102,6 +102,27 @@ Progress Factor::ProgressLocked(int64_t missed_from) const {
           .deleted = retired_};
 }
 
+FactorEvent Factor::EventLocked(FactorEventKind kind) const {
+  return {.kind = kind,
+          .factor = name_,
+          .version = current_->version,
+          .next = ledger_.next(),
+          .durable = ledger_.next() - 1,
+          .towers = gather_.towers()};
+}
+
+void Factor::Present(Watcher& watcher) const {
+  MutexLock lock(&mutex_);
+  if (!retired_) watcher.Present(EventLocked(FactorEventKind::kPresent));
+}
+
+void Factor::TellCreated() const {
+  MutexLock lock(&mutex_);
+  if (environment_.watchers->watched()) {
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kCreated));
+  }
+}
+
 bool Factor::IsOwner(int tower, const ProgressListener* stream) const {
   MutexLock lock(&mutex_);
   return tower >= 0 && tower < gather_.towers() && towers_[tower].stream.get() == stream;
@@ -142,6 +163,7 @@ absl::Status Factor::Reset(uint64_t incarnation) {
     in_place_ = false;
     results_.Invalidate();
     WakeReads();
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kReset));
   }
   Notify(listeners);
   return absl::OkStatus();
@@ -159,6 +181,7 @@ void Factor::Retire() {
     towers_.assign(spec_.towers, {});
     results_.Invalidate();
     WakeReads();
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kDeleted));
   }
   Notify(listeners);
 }

@@ -31,6 +31,7 @@
 #include "core/mutex.h"
 #include "core/registered_results.h"
 #include "core/step_gather.h"
+#include "core/watch_hub.h"
 
 namespace fisherd::core {
 
@@ -43,6 +44,7 @@ struct FactorEnvironment {
   ByteBudget* state_budget = nullptr;  // states, pinned versions, results
   ByteBudget* batch_budget = nullptr;  // batches of open steps
   DampingTable* dampings = nullptr;
+  WatchHub* watchers = nullptr;
   uint64_t epoch = 0;  // the server's start number
   int window = 4;      // open steps per factor
 };
@@ -244,6 +246,11 @@ class Factor : public std::enable_shared_from_this<Factor> {
 
   FactorInfo Describe() const;
 
+  // Shows the factor as it stands to one who watches, unless it is retired; its events follow.
+  void Present(Watcher& watcher) const;
+  // It has been given its name: to be called under the lock that makes the name known.
+  void TellCreated() const;
+
  private:
   friend class PendingBatch;
 
@@ -289,6 +296,7 @@ class Factor : public std::enable_shared_from_this<Factor> {
   // Null if there is no memory.
   std::shared_ptr<StateVersion> InitialVersion(uint64_t incarnation) const;
   absl::Status OldIncarnation(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FactorEvent EventLocked(FactorEventKind kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Progress ProgressLocked(int64_t missed_from) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   using Listeners = std::set<std::shared_ptr<ProgressListener>>;
   Listeners ListenersLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

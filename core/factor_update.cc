@@ -304,6 +304,14 @@ bool Factor::Publish(Commit& commit, double bound) {
     if (current_ != commit.to && current_->pins > 0) older_pinned_.push_back(current_);
     current_ = commit.to;
   }
+  if (environment_.watchers->watched()) {
+    FactorEvent event = EventLocked(FactorEventKind::kStepEnded);
+    event.step = step;
+    event.outcome = committed ? StepOutcome::kWhole : StepOutcome::kFailed;
+    event.towers_counted = committed ? gather_.towers() : 0;
+    event.label = commit.step.label;
+    environment_.watchers->Publish(event);
+  }
   WakeReads();
   return committed;
 }
