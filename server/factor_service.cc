@@ -4,6 +4,7 @@
 #include "server/read_stream.h"
 #include "server/status.h"
 #include "server/update_stream.h"
+#include "server/watch_stream.h"
 
 namespace fisherd::server {
 namespace {
@@ -99,6 +100,11 @@ grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackSe
 grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* FactorService::Multiply(
     grpc::CallbackServerContext*) {
   return new MultiplyStream(read_environment_);
+}
+
+grpc::ServerWriteReactor<v1::WatchResponse>* FactorService::Watch(grpc::CallbackServerContext*,
+                                                                  const v1::WatchRequest* request) {
+  return WatchStream::Start(registry_, *request);
 }
 
 }  // namespace fisherd::server

@@ -30,9 +30,9 @@ using ResultMethods =
     v1::FactorService::WithCallbackMethod_Register<v1::FactorService::WithCallbackMethod_Unregister<
         v1::FactorService::WithCallbackMethod_UpdateInverses<Base>>>;
 template <typename Base>
-using StreamMethods =
-    v1::FactorService::WithRawCallbackMethod_Update<v1::FactorService::WithCallbackMethod_Read<
-        v1::FactorService::WithCallbackMethod_Multiply<Base>>>;
+using StreamMethods = v1::FactorService::WithRawCallbackMethod_Update<
+    v1::FactorService::WithCallbackMethod_Read<v1::FactorService::WithCallbackMethod_Multiply<
+        v1::FactorService::WithCallbackMethod_Watch<Base>>>>;
 using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods<Service>>>>;
 
 }  // namespace internal
@@ -89,6 +89,8 @@ class FactorService final : public internal::CallbackService {
                                                    const v1::ReadRequest* request) override;
   grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* Multiply(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* context,
+                                                     const v1::WatchRequest* request) override;
 
  private:
   FactorCalls calls_;

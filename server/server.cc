@@ -108,6 +108,7 @@ void Server::Shutdown(absl::Duration grace) {
   grpc_server_->GetHealthCheckService()->Shutdown();
   sessions_.Shutdown();
   waiting_reads_.Shutdown();
+  registry_.watchers().Shutdown();
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   grpc_server_->Wait();
   grpc_server_ = nullptr;

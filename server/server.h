@@ -39,9 +39,9 @@ class Server {
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Health says NOT_SERVING; update streams and waiting reads end UNAVAILABLE (SHUTTING_DOWN);
-  // transfers and other calls have `grace` to end and are then cancelled. Returns when all have.
-  // The second call does nothing.
+  // Health says NOT_SERVING; update streams, watches and waiting reads end UNAVAILABLE
+  // (SHUTTING_DOWN); transfers and other calls have `grace` to end and are then cancelled. Returns
+  // when all have. The second call does nothing.
   void Shutdown(absl::Duration grace);
 
  private:

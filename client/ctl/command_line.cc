@@ -41,6 +41,10 @@ const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
       {"list", "[PREFIX]", "list factors, those whose names start with PREFIX"},
       {"describe", "NAME", "say everything about a factor except its elements"},
+      {"watch",
+       "[PREFIX]",
+       "print what happens to factors, as it happens",
+       {{"count", "N", "end after N events"}}},
       {"get", "NAME", "read a factor's covariance", {output}},
       {"matpower",
        "NAME",
