@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -33,6 +34,7 @@ class Server {
   // As Shutdown without grace.
   ~Server();
 
+  // Of the first HOST:PORT; 0 if there is none.
   int port() const { return port_; }
   std::string backend_name() const { return backend_.name(); }
 
@@ -47,6 +49,7 @@ class Server {
  private:
   explicit Server(const Options& options);
   absl::Status Listen(const Options& options);
+  absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
   // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
   std::unique_ptr<core::ComputePool> pool_;

@@ -337,7 +337,7 @@ std::string NameOf(const testing::TestParamInfo<Transport>& info) {
 }
 
 void ServerTest::SetUp() {
-  options_.listen = "127.0.0.1:0";
+  options_.listen = {"127.0.0.1:0"};
   if (options_.state_budget == 0) options_.state_budget = int64_t{256} << 20;
   if (options_.batch_budget == 0) options_.batch_budget = int64_t{64} << 20;
   options_.compute_threads = 2;
