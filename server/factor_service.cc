@@ -92,6 +92,12 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Upda
   return UpdateStream::Start(registry_, sessions_);
 }
 
+grpc::ServerUnaryReactor* FactorService::UpdateOnce(grpc::CallbackServerContext* context,
+                                                    const v1::UpdateOnceRequest* request,
+                                                    v1::UpdateOnceResponse* response) {
+  return server::UpdateOnce::Start(registry_, once_calls_, context, request, response);
+}
+
 grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackServerContext*,
                                                                 const v1::ReadRequest* request) {
   return new ReadStream(read_environment_, *request);

@@ -127,7 +127,7 @@ constexpr Flag kFlags[] = {
      }},
     {"window", "N", "steps of a factor that may be open at once (4)",
      [](CommandLine& c, absl::string_view v) { return SetInt(v, 1, 1024, c.options.window); }},
-    {"max-streams", "N", "most update streams at once (256)",
+    {"max-streams", "N", "most update streams, and UpdateOnce calls, at once (256)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1000000, c.options.max_streams);
      }},

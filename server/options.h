@@ -23,7 +23,7 @@ struct Options {
   int64_t batch_budget = 0;  // bytes, at least 1
   int compute_threads = 1;   // 1 to 1024
   int window = 4;            // open steps per factor, 1 to 1024
-  int max_streams = 256;     // update streams at once, at least 1
+  int max_streams = 256;     // update streams, and UpdateOnce calls, at once; at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;

@@ -66,7 +66,8 @@ Server::Server(const Options& options)
       backend_(pool_.get()),
       registry_(RegistryOptionsOf(options, &backend_, pool_.get())),
       sessions_(options.max_streams),
-      service_(&registry_, &sessions_,
+      once_calls_(options.max_streams),
+      service_(&registry_, &sessions_, &once_calls_,
                {.registry = &registry_,
                 .waiting_reads = &waiting_reads_,
                 .stall_timeout = options.read_stall_timeout}) {}
@@ -134,6 +135,7 @@ void Server::Shutdown(absl::Duration grace) {
   if (grpc_server_ == nullptr) return;
   grpc_server_->GetHealthCheckService()->Shutdown();
   sessions_.Shutdown();
+  once_calls_.Shutdown();
   waiting_reads_.Shutdown();
   registry_.watchers().Shutdown();
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));

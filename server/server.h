@@ -41,7 +41,7 @@ class Server {
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Health says NOT_SERVING; update streams, watches and waiting reads end UNAVAILABLE
+  // Health says NOT_SERVING; update streams, watches and whatever waits for a step end UNAVAILABLE
   // (SHUTTING_DOWN); transfers and other calls have `grace` to end and are then cancelled. Returns
   // when all have. The second call does nothing.
   void Shutdown(absl::Duration grace);
@@ -56,6 +56,7 @@ class Server {
   core::BackendCpu backend_;
   core::FactorRegistry registry_;
   SessionTable sessions_;
+  OnceTable once_calls_;
   WaitingReads waiting_reads_;
   FactorService service_;
   int port_ = 0;

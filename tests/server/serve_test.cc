@@ -40,7 +40,8 @@ class ServeDeathTest : public testing::Test {
     _exit(Serve(options_));
   }
 
-  const std::string socket_path_ = "/tmp/fisherd_serve_test_" + std::to_string(getpid());
+  const std::string socket_path_ =
+      testing::TempDir() + "fisherd_serve_test_" + std::to_string(getpid());
   Options options_;
 };
 

@@ -48,7 +48,7 @@ TEST(ServerTest, APortThatIsTakenIsAnError) {
 }
 
 TEST(ServerTest, ServesAtASocketBesideAPort) {
-  const std::string path = absl::StrCat("/tmp/fisherd_server_test_", getpid());
+  const std::string path = absl::StrCat(testing::TempDir(), "fisherd_server_test_", getpid());
   Options options = TestOptions();
   options.listen.insert(options.listen.begin(), "unix:" + path);
   {

@@ -33,7 +33,7 @@ class UnixSocketTest : public testing::Test {
   }
 
   const std::string path_ =
-      "/tmp/fisherd_unix_socket_test_" + std::to_string(getpid());  // short enough for a socket
+      testing::TempDir() + "fisherd_unix_socket_test_" + std::to_string(getpid());
 };
 
 TEST_F(UnixSocketTest, PathsAreToldFromHosts) {

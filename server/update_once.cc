@@ -1,0 +1,252 @@
+#include "server/update_once.h"
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "core/error.h"
+#include "server/codec.h"
+#include "server/factor_error.h"
+#include "server/status.h"
+
+namespace fisherd::server {
+namespace {
+
+absl::Status ShuttingDown() {
+  return core::MakeError(absl::StatusCode::kUnavailable, core::reason::kShuttingDown,
+                         "the server shuts down; repeat the call when it is back");
+}
+
+absl::Status TooManyCalls(size_t max_calls) {
+  return core::MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrFormat("%d UpdateOnce calls are waiting, as many as the server takes; try again "
+                      "later, or use an update stream",
+                      max_calls),
+      {.reason = std::string(core::reason::kTooManyStreams),
+       .metadata = {},
+       .retry_after = absl::Seconds(1)});
+}
+
+absl::StatusOr<core::ClientId> ClientIdOf(const std::string& bytes) {
+  core::ClientId client;
+  if (bytes.size() != client.size()) {
+    return core::BadArgument(
+        "client_id", absl::StrFormat("client_id is %d bytes; expected %d random ones", bytes.size(),
+                                     client.size()));
+  }
+  std::transform(bytes.begin(), bytes.end(), client.begin(),
+                 [](char c) { return static_cast<std::byte>(c); });
+  return client;
+}
+
+// When to answer although the step has not ended, so that the answer arrives before the deadline.
+absl::Time AnswerTime(absl::Time deadline) {
+  if (deadline == absl::InfiniteFuture()) return deadline;
+  return deadline - std::min(absl::Milliseconds(100), (deadline - absl::Now()) / 10);
+}
+
+v1::StepOutcome OutcomeOf(int64_t step, const std::vector<core::StepRun>& not_whole) {
+  for (const core::StepRun& run : not_whole) {
+    if (run.first <= step && step <= run.last) return ToProto(run.outcome);
+  }
+  return v1::STEP_OUTCOME_WHOLE;
+}
+
+}  // namespace
+
+void OnceClaimant::OnProgress(const std::shared_ptr<core::Factor>&) {
+  std::vector<std::shared_ptr<UpdateOnce>> calls;
+  {
+    core::MutexLock lock(&mutex_);
+    for (const auto& [key, weak] : calls_) {
+      if (auto call = weak.lock()) calls.push_back(std::move(call));
+    }
+  }
+  for (const auto& call : calls) call->Proceed();
+}
+
+absl::StatusOr<std::shared_ptr<OnceClaimant>> OnceTable::Join(
+    const std::shared_ptr<UpdateOnce>& call, const core::ClientId& client,
+    const std::shared_ptr<core::Factor>& factor) {
+  core::MutexLock lock(&mutex_);
+  if (shutting_down_) return ShuttingDown();
+  if (calls_.size() >= max_calls_) return TooManyCalls(max_calls_);
+  const Key key(client, factor);
+  std::shared_ptr<OnceClaimant>& claimant = claimants_[key];
+  if (claimant == nullptr) claimant = std::make_shared<OnceClaimant>();
+  calls_.emplace(call.get(), key);
+  core::MutexLock claimant_lock(&claimant->mutex_);
+  claimant->calls_.emplace(call.get(), call);
+  return claimant;
+}
+
+void OnceTable::Leave(const UpdateOnce* call) {
+  core::MutexLock lock(&mutex_);
+  const auto it = calls_.find(call);
+  if (it == calls_.end()) return;
+  const Key key = it->second;
+  calls_.erase(it);
+  const std::shared_ptr<OnceClaimant> claimant = claimants_.at(key);
+  {
+    core::MutexLock claimant_lock(&claimant->mutex_);
+    claimant->calls_.erase(call);
+    if (!claimant->calls_.empty()) return;
+  }
+  claimants_.erase(key);
+  key.second->Close(claimant.get());
+}
+
+void OnceTable::Shutdown() {
+  std::vector<std::shared_ptr<UpdateOnce>> calls;
+  {
+    core::MutexLock lock(&mutex_);
+    shutting_down_ = true;
+    for (const auto& [key, claimant] : claimants_) {
+      core::MutexLock claimant_lock(&claimant->mutex_);
+      for (const auto& [address, weak] : claimant->calls_) {
+        if (auto call = weak.lock()) calls.push_back(std::move(call));
+      }
+    }
+  }
+  for (const auto& call : calls) call->End(ShuttingDown());
+}
+
+UpdateOnce* UpdateOnce::Start(core::FactorRegistry& registry, OnceTable& calls,
+                              grpc::CallbackServerContext* context,
+                              const v1::UpdateOnceRequest* request,
+                              v1::UpdateOnceResponse* response) {
+  const std::shared_ptr<UpdateOnce> call(new UpdateOnce(calls, request, response));
+  call->self_ = call;
+  // Without the lock: whoever loses the tower by it is told at once.
+  const absl::Status status = call->Claim(registry);
+  core::MutexLock lock(&call->mutex_);
+  if (!status.ok()) {
+    call->EndLocked(status);
+    return call.get();
+  }
+  call->claimed_ = true;
+  call->ProceedLocked(/*now=*/false);
+  const absl::Time deadline = absl::FromChrono(context->deadline());
+  if (!call->finished_ && deadline < absl::InfiniteFuture()) {
+    call->deadline_ = call->NewAlarm(AnswerTime(deadline), /*now=*/true);
+  }
+  return call.get();
+}
+
+absl::Status UpdateOnce::Claim(core::FactorRegistry& registry) {
+  const auto client = ClientIdOf(request_.client_id());
+  if (!client.ok()) return client.status();
+  const auto factor = registry.Find(request_.header().factor());
+  if (!factor.ok()) return factor.status();
+  auto header = FromProto(request_.header());
+  if (!header.ok()) return header.status();
+  header_ = *std::move(header);
+  auto claimant = calls_.Join(shared_from_this(), *client, *factor);
+  if (!claimant.ok()) return claimant.status();
+  factor_ = *factor;
+  claimant_ = *std::move(claimant);
+  return factor_->Open(header_.tower, *client, /*from=*/0, request_.take_over(), claimant_)
+      .status();
+}
+
+void UpdateOnce::Proceed() {
+  core::MutexLock lock(&mutex_);
+  ProceedLocked(/*now=*/false);
+}
+
+// `now`: the answer cannot wait any longer.
+void UpdateOnce::ProceedLocked(bool now) {
+  if (finished_ || !claimed_) return;
+  if (!sent_) {
+    const absl::StatusOr<bool> sent = TrySend();
+    if (!sent.ok()) return EndLocked(sent.status());
+    sent_ = *sent;
+  }
+  if (const std::optional<absl::Status> status = TryAnswer(now)) EndLocked(*status);
+}
+
+absl::StatusOr<bool> UpdateOnce::TrySend() {
+  auto pending = factor_->Begin(header_, claimant_.get());
+  if (!pending.ok()) {
+    const auto details = core::GetErrorDetails(pending.status());
+    if (!details.has_value() || !details->retry_after.has_value()) return pending.status();
+    retry_ = NewAlarm(absl::Now() + *details->retry_after, /*now=*/false);
+    return false;
+  }
+  if (*pending == nullptr) return true;  // it is here already, or has counted
+  const v1::BatchRows& rows = request_.rows();
+  const auto bytes = std::as_bytes(std::span(rows.data()));
+  core::BatchReader& reader = (*pending)->reader();
+  absl::Status status = reader.BeginRows(rows.first_row(), rows.row_count(), bytes.size());
+  if (status.ok()) status = reader.Append(bytes);
+  if (status.ok()) status = reader.EndRows(rows.crc32c());
+  if (status.ok()) status = (*pending)->Complete(rows.row_count());
+  if (!status.ok()) return status;
+  return true;
+}
+
+std::optional<absl::Status> UpdateOnce::TryAnswer(bool now) {
+  // In this order: a tower that is lost by a reset has its progress tell so.
+  const bool owner = factor_->IsOwner(header_.tower, claimant_.get());
+  const core::Progress progress = factor_->GetProgress(header_.step);
+  if (progress.deleted) {
+    return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kOldIncarnation,
+                           "the factor has been deleted");
+  }
+  if (progress.incarnation != header_.incarnation) {
+    return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kOldIncarnation,
+                           absl::StrFormat("incarnation %d has ended; it is now at incarnation %d",
+                                           header_.incarnation, progress.incarnation),
+                           {{"field", "header.incarnation"}});
+  }
+  const bool ended = header_.step < progress.next;
+  if (!ended && !owner) {
+    return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kTowerClaimed,
+                           "another client has taken over the tower", {{"field", "tower"}});
+  }
+  if (!ended && !now) return std::nullopt;
+  *response_.mutable_progress() = ToProto(progress, factor_->name(), header_.tower);
+  if (ended) response_.set_outcome(OutcomeOf(header_.step, progress.missed));
+  return absl::OkStatus();
+}
+
+std::unique_ptr<grpc::Alarm> UpdateOnce::NewAlarm(absl::Time time, bool now) {
+  auto alarm = std::make_unique<grpc::Alarm>();
+  alarm->Set(absl::ToChronoTime(time), [weak = weak_from_this(), now](bool rang) {
+    const auto call = weak.lock();
+    if (!rang || call == nullptr) return;
+    core::MutexLock lock(&call->mutex_);
+    call->ProceedLocked(now);
+  });
+  return alarm;
+}
+
+void UpdateOnce::End(const absl::Status& status) {
+  core::MutexLock lock(&mutex_);
+  EndLocked(status);
+}
+
+void UpdateOnce::EndLocked(const absl::Status& status) {
+  if (finished_) return;
+  finished_ = true;
+  deadline_ = nullptr;
+  retry_ = nullptr;
+  calls_.Leave(this);
+  const v1::BatchHeader& header = request_.header();
+  absl::Status named = NameFactor(status, header.factor());
+  named = core::WithMetadata(named, "tower", absl::StrCat(header.tower()));
+  named = core::WithMetadata(named, "step", absl::StrCat(header.step()));
+  Finish(ToGrpcStatus(named));
+}
+
+void UpdateOnce::OnCancel() {
+  End(absl::CancelledError("the call was cancelled or its deadline has passed"));
+}
+
+void UpdateOnce::OnDone() { self_.reset(); }
+
+}  // namespace fisherd::server
