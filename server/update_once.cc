@@ -45,7 +45,6 @@ absl::StatusOr<core::ClientId> ClientIdOf(const std::string& bytes) {
 
 // When to answer although the step has not ended, so that the answer arrives before the deadline.
 absl::Time AnswerTime(absl::Time deadline) {
-  if (deadline == absl::InfiniteFuture()) return deadline;
   return deadline - std::min(absl::Milliseconds(100), (deadline - absl::Now()) / 10);
 }
 
@@ -130,8 +129,8 @@ UpdateOnce* UpdateOnce::Start(core::FactorRegistry& registry, OnceTable& calls,
   }
   call->claimed_ = true;
   call->ProceedLocked(/*now=*/false);
-  const absl::Time deadline = absl::FromChrono(context->deadline());
-  if (!call->finished_ && deadline < absl::InfiniteFuture()) {
+  if (!call->finished_) {
+    const absl::Time deadline = absl::FromChrono(context->deadline());
     call->deadline_ = call->NewAlarm(AnswerTime(deadline), /*now=*/true);
   }
   return call.get();

@@ -27,7 +27,7 @@ struct Command {
 
 const std::vector<Flag>& GlobalFlags() {
   static const auto* const flags = new std::vector<Flag>{
-      {"server", "ADDR", "the server (default: $FISHERD_SERVER, or localhost:7600)"},
+      {"server", "ADDR", "HOST:PORT or unix:PATH (default: $FISHERD_SERVER, or localhost:7600)"},
       {"json", "", "answer in JSON"},
       {"help", "", "say how this is used"},
       {"version", "", "print the version"},
