@@ -149,15 +149,44 @@ int Factor::towers() const {
   return TowersLocked();
 }
 
+FactorEvent Factor::EventLocked(FactorEventKind kind) const {
+  return {.kind = kind,
+          .factor = name_,
+          .version = current_->version,
+          .next = NextLocked(),
+          .durable = DurableLocked(),
+          .towers = TowersLocked()};
+}
+
+void Factor::Present(Watcher& watcher) const {
+  MutexLock lock(&mutex_);
+  if (!retired_) watcher.Present(EventLocked(FactorEventKind::kPresent));
+}
+
+void Factor::TellCreated() const {
+  MutexLock lock(&mutex_);
+  if (environment_.watchers->watched()) {
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kCreated));
+  }
+}
+
 bool Factor::IsOwner(int tower, const ProgressListener* stream) const {
   MutexLock lock(&mutex_);
   return tower >= 0 && std::cmp_less(tower, towers_.size()) &&
          towers_[tower].stream.get() == stream;
 }
 
-bool Factor::HasEnded(int64_t step) const {
-  return asynchronous() ? step <= current_->version.step : step < lanes_[0].gather.next();
+int64_t Factor::NextLocked() const {
+  return asynchronous() ? current_->version.step + 1 : lanes_[0].gather.next();
 }
+
+int64_t Factor::DurableLocked() const {
+  int64_t durable = 0;
+  for (const Lane& lane : lanes_) durable += lane.durable;
+  return durable;
+}
+
+bool Factor::HasEnded(int64_t step) const { return step < NextLocked(); }
 
 // What an incarnation's end takes with it.
 void Factor::ResetLocked(Aftermath& after) {
@@ -191,6 +220,7 @@ absl::Status Factor::Reset(uint64_t incarnation) {
     if (current_->pins > 0) older_pinned_.push_back(current_);
     current_.swap(fresh);
     WakeReads();
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kReset));
   }
   Settle(std::move(after));
   return absl::OkStatus();
@@ -203,6 +233,7 @@ void Factor::Retire() {
     retired_ = true;
     ResetLocked(after);
     WakeReads();
+    environment_.watchers->Publish(EventLocked(FactorEventKind::kDeleted));
   }
   Settle(std::move(after));
 }
@@ -215,7 +246,8 @@ FactorInfo Factor::Describe() const {
                   .shape = shape,
                   .version = current_->version,
                   .steps_committed = current_->steps_committed,
-                  .next = current_->version.step + 1,
+                  .next = NextLocked(),
+                  .durable = DurableLocked(),
                   .total_weight = current_->total_weight,
                   .label = current_->label,
                   .state_bytes = shape.bytes(),
@@ -229,9 +261,7 @@ FactorInfo Factor::Describe() const {
     info.steps_partial += lane.ledger.steps_partial();
     info.held_batches += lane.gather.BatchesHeld();
     info.held_bytes += lane.gather.bytes();
-    info.durable += lane.durable;
   }
-  if (!asynchronous()) info.next = lanes_[0].gather.next();
   info.open_through = asynchronous() ? info.next - 1 : lanes_[0].gather.open_through();
   for (int t = 0; t < TowersLocked(); ++t) {
     info.towers.push_back({.claimed = towers_[t].stream != nullptr,

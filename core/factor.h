@@ -39,6 +39,7 @@
 #include "core/registered_results.h"
 #include "core/step_gather.h"
 #include "core/timer_queue.h"
+#include "core/watch_hub.h"
 
 namespace fisherd::core {
 
@@ -51,6 +52,7 @@ struct FactorEnvironment {
   ByteBudget* state_budget = nullptr;  // states, pinned versions, results
   ByteBudget* batch_budget = nullptr;  // batches of open steps
   DampingTable* dampings = nullptr;
+  WatchHub* watchers = nullptr;
   TimerQueue* timers = nullptr;
   FactorStore* store = nullptr;  // null: nothing survives, and everything counts as durable
   uint64_t epoch = 0;            // the server's start number
@@ -310,6 +312,11 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
 
   FactorInfo Describe() const;
 
+  // Shows the factor as it stands to one who watches, unless it is retired; its events follow.
+  void Present(Watcher& watcher) const;
+  // It has been given its name: to be called under the lock that makes the name known.
+  void TellCreated() const;
+
  private:
   friend class PendingBatch;
 
@@ -390,9 +397,13 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
                                                       const FactorEnvironment& environment);
   // Null if there is no memory.
   std::shared_ptr<StateVersion> InitialVersion(uint64_t incarnation) const;
-  // `step` has ended; under ASYNCHRONOUS, that many commits have been made.
+  // The lowest step that has not ended, and through which all is on disk. Under ASYNCHRONOUS they
+  // count the commits of all towers.
+  int64_t NextLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t DurableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasEnded(int64_t step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status OldIncarnation(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FactorEvent EventLocked(FactorEventKind kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Progress ProgressLocked(int tower, int64_t missed_from) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ResetLocked(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -431,6 +442,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   void PrepareCommit(Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double Compute(const Ending& ending) const;
   bool Publish(Ending& ending, double bound, Aftermath& after);
+  void TellEnded(const Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Store(const Ending& ending);
   FactorImage ImageLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UpdateClock(Lane& lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -151,7 +151,19 @@ bool Factor::Publish(Ending& ending, double bound, Aftermath& after) {
   Look(ending.lane);
   WakeReads();
   NotifyAll(after);
+  TellEnded(ending);
   return true;
+}
+
+void Factor::TellEnded(const Ending& ending) {
+  if (!environment_.watchers->watched()) return;
+  FactorEvent event = EventLocked(FactorEventKind::kStepEnded);
+  event.step = ending.step;
+  event.outcome = ending.outcome;
+  event.towers_counted = static_cast<int>(ending.counted.size());
+  event.label = ending.label;
+  event.tower = FirstTower(ending.lane);
+  environment_.watchers->Publish(event);
 }
 
 // Within the commit's task: the current version stays as it is without a pin.
@@ -165,6 +177,7 @@ void Factor::Store(const Ending& ending) {
   MutexLock lock(&mutex_);
   if (!durable || retired_ || ending.incarnation != incarnation_) return;
   for (size_t i = 0; i < image.ledgers.size(); ++i) lanes_[i].durable = image.ledgers[i].next() - 1;
+  environment_.watchers->Publish(EventLocked(FactorEventKind::kDurable));
 }
 
 FactorImage Factor::ImageLocked() const {

@@ -122,7 +122,7 @@ absl::StatusOr<std::optional<Factor::ReadSource>> Factor::PlanRead(const ReadReq
   ReadSource source;
   source.result.current_version = current_->version;
   source.result.steps_committed = current_->steps_committed;
-  source.result.next = asynchronous() ? current_->version.step + 1 : lanes_[0].gather.next();
+  source.result.next = NextLocked();
   source.result.damping = damping;
 
   const std::shared_ptr<Registration> registration =

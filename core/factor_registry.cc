@@ -31,11 +31,13 @@ absl::StatusOr<FactorRegistry::Created> Existing(const std::shared_ptr<Factor>& 
 FactorRegistry::FactorRegistry(const RegistryOptions& options)
     : state_budget_(options.state_budget),
       batch_budget_(options.batch_budget),
+      watchers_(options.pool),
       environment_{.backend = options.backend,
                    .pool = options.pool,
                    .state_budget = &state_budget_,
                    .batch_budget = &batch_budget_,
                    .dampings = &dampings_,
+                   .watchers = &watchers_,
                    .timers = options.timers,
                    .store = options.store,
                    .epoch = options.epoch,
@@ -65,6 +67,7 @@ absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view 
   MutexLock lock(&mutex_);
   const auto [it, created] = factors_.emplace(name, *factor);
   if (!created) return Existing(it->second, spec);
+  it->second->TellCreated();
   return Created{.factor = *std::move(factor), .created = true};
 }
 

@@ -16,6 +16,7 @@
 #include "core/damping_table.h"
 #include "core/factor.h"
 #include "core/mutex.h"
+#include "core/watch_hub.h"
 
 namespace fisherd::core {
 
@@ -66,6 +67,7 @@ class FactorRegistry {
   absl::StatusOr<std::shared_ptr<Factor>> Reset(std::string_view name);
 
   DampingTable& dampings() { return dampings_; }
+  WatchHub& watchers() { return watchers_; }
   uint64_t epoch() const { return environment_.epoch; }
   const ByteBudget& state_budget() const { return state_budget_; }
   const ByteBudget& batch_budget() const { return batch_budget_; }
@@ -74,6 +76,7 @@ class FactorRegistry {
   DampingTable dampings_;
   ByteBudget state_budget_;
   ByteBudget batch_budget_;
+  WatchHub watchers_;
   const FactorEnvironment environment_;
   const int window_;
   const absl::Duration gather_timeout_;

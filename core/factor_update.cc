@@ -199,6 +199,10 @@ absl::StatusOr<int64_t> Factor::SetTowers(int towers, bool now) {
       Look(0);
     }
     NotifyAll(after);
+    FactorEvent event = EventLocked(FactorEventKind::kTowersChanged);
+    event.step = from;
+    event.towers = towers;
+    environment_.watchers->Publish(event);
   }
   SettleLater(std::move(after));
   return from;

@@ -494,6 +494,28 @@ v1::FactorInfo ToProto(const core::FactorInfo& factor) {
   return message;
 }
 
+v1::FactorEventKind ToProto(core::FactorEventKind kind) {
+  switch (kind) {
+    case core::FactorEventKind::kPresent:
+      return v1::FACTOR_EVENT_KIND_PRESENT;
+    case core::FactorEventKind::kCreated:
+      return v1::FACTOR_EVENT_KIND_CREATED;
+    case core::FactorEventKind::kStepEnded:
+      return v1::FACTOR_EVENT_KIND_STEP_ENDED;
+    case core::FactorEventKind::kDurable:
+      return v1::FACTOR_EVENT_KIND_DURABLE;
+    case core::FactorEventKind::kTowersChanged:
+      return v1::FACTOR_EVENT_KIND_TOWERS_CHANGED;
+    case core::FactorEventKind::kReset:
+      return v1::FACTOR_EVENT_KIND_RESET;
+    case core::FactorEventKind::kDeleted:
+      return v1::FACTOR_EVENT_KIND_DELETED;
+    case core::FactorEventKind::kSkipped:
+      return v1::FACTOR_EVENT_KIND_SKIPPED;
+  }
+  return v1::FACTOR_EVENT_KIND_UNSPECIFIED;
+}
+
 v1::StepOutcome ToProto(core::StepOutcome outcome) {
   switch (outcome) {
     case core::StepOutcome::kWhole:
@@ -511,6 +533,23 @@ v1::StepRun ToProto(const core::StepRun& run) {
   message.set_first_step(run.first);
   message.set_last_step(run.last);
   message.set_outcome(ToProto(run.outcome));
+  return message;
+}
+
+v1::FactorEvent ToProto(const core::FactorEvent& event) {
+  v1::FactorEvent message;
+  message.set_kind(ToProto(event.kind));
+  message.set_factor(event.factor);
+  *message.mutable_version() = ToProto(event.version);
+  message.set_next(event.next);
+  message.set_durable(event.durable);
+  message.set_towers(event.towers);
+  message.set_step(event.step);
+  if (event.kind != core::FactorEventKind::kStepEnded) return message;
+  message.set_outcome(ToProto(event.outcome));
+  message.set_towers_counted(event.towers_counted);
+  message.set_label(event.label);
+  message.set_tower(event.tower);
   return message;
 }
 

@@ -19,6 +19,7 @@
 #include "core/linear_operator.h"
 #include "core/registered_results.h"
 #include "core/tensor.h"
+#include "core/watch_hub.h"
 #include "fisherd/v1/factor_service.pb.h"
 #include "fisherd/v1/types.pb.h"
 #include "fisherd/v1/update.pb.h"
@@ -50,8 +51,10 @@ v1::RefreshPolicy ToProto(const core::RefreshPolicy& policy);
 v1::TensorSpec ToProto(const core::TensorSpec& tensor);
 v1::Registration ToProto(const core::RegistrationInfo& registration);
 v1::FactorInfo ToProto(const core::FactorInfo& factor);
-v1::StepRun ToProto(const core::StepRun& run);
+v1::FactorEventKind ToProto(core::FactorEventKind kind);
 v1::StepOutcome ToProto(core::StepOutcome outcome);
+v1::StepRun ToProto(const core::StepRun& run);
+v1::FactorEvent ToProto(const core::FactorEvent& event);
 v1::Progress ToProto(const core::Progress& progress, std::string_view factor, int tower);
 
 }  // namespace fisherd::server

@@ -4,6 +4,7 @@
 #include "server/read_stream.h"
 #include "server/status.h"
 #include "server/update_stream.h"
+#include "server/watch_stream.h"
 
 namespace fisherd::server {
 namespace {
@@ -97,6 +98,12 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Upda
   return UpdateStream::Start(registry_, sessions_);
 }
 
+grpc::ServerUnaryReactor* FactorService::UpdateOnce(grpc::CallbackServerContext* context,
+                                                    const v1::UpdateOnceRequest* request,
+                                                    v1::UpdateOnceResponse* response) {
+  return server::UpdateOnce::Start(registry_, once_calls_, context, request, response);
+}
+
 grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackServerContext*,
                                                                 const v1::ReadRequest* request) {
   return new ReadStream(read_environment_, *request);
@@ -105,6 +112,11 @@ grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackSe
 grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* FactorService::Multiply(
     grpc::CallbackServerContext*) {
   return new MultiplyStream(read_environment_);
+}
+
+grpc::ServerWriteReactor<v1::WatchResponse>* FactorService::Watch(grpc::CallbackServerContext*,
+                                                                  const v1::WatchRequest* request) {
+  return WatchStream::Start(registry_, *request);
 }
 
 }  // namespace fisherd::server

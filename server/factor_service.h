@@ -9,6 +9,7 @@
 #include "server/factor_calls.h"
 #include "server/read_call.h"
 #include "server/session_table.h"
+#include "server/update_once.h"
 
 namespace fisherd::server {
 namespace internal {
@@ -33,7 +34,8 @@ using ResultMethods =
 template <typename Base>
 using StreamMethods =
     v1::FactorService::WithRawCallbackMethod_Update<v1::FactorService::WithCallbackMethod_Read<
-        v1::FactorService::WithCallbackMethod_Multiply<Base>>>;
+        v1::FactorService::WithCallbackMethod_Multiply<v1::FactorService::WithCallbackMethod_Watch<
+            v1::FactorService::WithCallbackMethod_UpdateOnce<Base>>>>>;
 using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods<Service>>>>;
 
 }  // namespace internal
@@ -41,11 +43,12 @@ using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods
 // Thread-safe. What it is given must outlive the gRPC server.
 class FactorService final : public internal::CallbackService {
  public:
-  FactorService(core::FactorRegistry* registry, SessionTable* sessions,
+  FactorService(core::FactorRegistry* registry, SessionTable* sessions, OnceTable* once_calls,
                 const ReadEnvironment& read_environment)
       : calls_(registry),
         registry_(*registry),
         sessions_(*sessions),
+        once_calls_(*once_calls),
         read_environment_(read_environment) {}
 
   grpc::ServerUnaryReactor* CreateFactor(grpc::CallbackServerContext* context,
@@ -89,15 +92,21 @@ class FactorService final : public internal::CallbackService {
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Update(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* UpdateOnce(grpc::CallbackServerContext* context,
+                                       const v1::UpdateOnceRequest* request,
+                                       v1::UpdateOnceResponse* response) override;
   grpc::ServerWriteReactor<v1::ReadResponse>* Read(grpc::CallbackServerContext* context,
                                                    const v1::ReadRequest* request) override;
   grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* Multiply(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* context,
+                                                     const v1::WatchRequest* request) override;
 
  private:
   FactorCalls calls_;
   core::FactorRegistry& registry_;
   SessionTable& sessions_;
+  OnceTable& once_calls_;
   const ReadEnvironment read_environment_;
 };
 

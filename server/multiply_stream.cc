@@ -31,19 +31,19 @@ MultiplyStream::MultiplyStream(const ReadEnvironment& environment)
 void MultiplyStream::OnReadDone(bool ok) {
   if (!timer_.Done()) return;
   if (!ok) return End(CheckEnd());
-  absl::Status status;
-  if (!started_) {
-    started_ = true;
-    status = Start(request_);
-    if (status.ok()) return;  // OnAnswer follows, or has been already
-  } else {
-    status = Multiply(request_);
-  }
-  status.ok() ? Send() : End(status);
+  const bool begins = sequence_.done();
+  absl::Status status = begins ? Start(request_) : Multiply(request_);
+  if (!status.ok()) return End(status);
+  if (!begins) Send();  // else OnAnswer follows, or has been already
 }
 
 absl::Status MultiplyStream::Start(const v1::MultiplyRequest& request) {
-  if (!request.has_header()) return Malformed("the first message has no header");
+  if (!request.has_header()) {
+    return Malformed(
+        factor_.has_value()
+            ? "no header follows the last chunk; expected one, or the end of the stream"
+            : "the first message has no header");
+  }
   factor_ = request.header().factor();
   const auto call = ParseReadCall(registry_, request.header());
   if (!call.ok()) return call.status();
@@ -65,7 +65,9 @@ void MultiplyStream::OnAnswer(absl::StatusOr<core::ReadResult> answer) {
 }
 
 absl::Status MultiplyStream::Multiply(const v1::MultiplyRequest& request) {
-  if (!request.has_chunk()) return Malformed("a second header; expected a chunk");
+  if (!request.has_chunk()) {
+    return Malformed("a header comes before the last chunk of the one before; expected a chunk");
+  }
   const v1::TensorChunk& x = request.chunk();
   if (absl::Status status = sequence_.Check(x); !status.ok()) return status;
 
@@ -86,7 +88,7 @@ absl::Status MultiplyStream::Multiply(const v1::MultiplyRequest& request) {
 }
 
 absl::Status MultiplyStream::CheckEnd() const {
-  if (!started_) return Malformed("the stream ended before its header");
+  if (!factor_.has_value()) return Malformed("the stream ended before its header");
   return sequence_.CheckDone();
 }
 
@@ -111,7 +113,7 @@ void MultiplyStream::Send() {
 void MultiplyStream::End(const absl::Status& status) {
   op_ = nullptr;
   timer_.Stop();
-  Finish(ToGrpcStatus(started_ ? NameFactor(status, factor_) : status));
+  Finish(ToGrpcStatus(factor_.has_value() ? NameFactor(status, *factor_) : status));
 }
 
 void MultiplyStream::OnDone() { delete this; }

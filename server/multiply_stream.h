@@ -1,9 +1,11 @@
-// The reactor of one Multiply: a header, then each chunk of x answered by a chunk of the product.
+// The reactor of one Multiply: for each factor a header, then each chunk of x answered by a chunk
+// of the product.
 
 #ifndef FISHERD_SERVER_MULTIPLY_STREAM_H_
 #define FISHERD_SERVER_MULTIPLY_STREAM_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -20,8 +22,9 @@
 namespace fisherd::server {
 
 // Deletes itself when the call is over. One thing is under way at a time: a read, the factor's
-// answer, or a write. A client that stops sending or reading for stall_timeout is finished with
-// READ_STALLED, and the version that it held goes; see ReadStream.
+// answer, or a write; the client may be ahead of it by as much as the connection holds. A client
+// that stops sending or reading for stall_timeout is finished with READ_STALLED, and the version
+// that it held goes; see ReadStream.
 class MultiplyStream final
     : public grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse> {
  public:
@@ -42,11 +45,10 @@ class MultiplyStream final
   void End(const absl::Status& status);
 
   const core::FactorRegistry& registry_;
-  bool started_ = false;  // the header has come
-  std::string factor_;
+  std::optional<std::string> factor_;  // of the last header
   core::TensorView view_;
   std::shared_ptr<const core::LinearOperator> op_;  // while chunks are to come
-  ChunkSequence sequence_;
+  ChunkSequence sequence_;                          // done: a header is to come
   v1::MultiplyRequest request_;
   v1::MultiplyResponse response_;
   WaitingRead waiting_;

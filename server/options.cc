@@ -13,8 +13,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "server/machine_memory.h"
+#include "server/unix_socket.h"
 
 namespace fisherd::server {
 namespace {
@@ -66,18 +68,30 @@ absl::Status SetDuration(absl::string_view text, absl::Duration least, absl::Dur
   return absl::OkStatus();
 }
 
-absl::Status SetListen(absl::string_view text, std::string& out) {
+absl::Status CheckAddress(absl::string_view text) {
+  if (const auto path = SocketPath(text)) {
+    if (!path->empty() && path->size() <= kMaxSocketPath) return absl::OkStatus();
+    return Expected("unix:PATH with a path of 1 to ", kMaxSocketPath, " bytes");
+  }
   const size_t colon = text.rfind(':');
   int port;
   if (colon == absl::string_view::npos || colon == 0 ||
       !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535) {
-    return Expected("HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:7600 or [::]:7600");
+    return Expected(
+        "HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:7600 or [::]:7600, or unix:PATH");
   }
   const absl::string_view host = text.substr(0, colon);
   if (absl::StrContains(host, ':') && !(absl::StartsWith(host, "[") && absl::EndsWith(host, "]"))) {
     return Expected("an IPv6 address in brackets, such as [::1]:7600");
   }
-  out = std::string(text);
+  return absl::OkStatus();
+}
+
+absl::Status AddListen(absl::string_view text, std::vector<std::string>& out) {
+  for (const absl::string_view address : absl::StrSplit(text, ',')) {
+    if (absl::Status status = CheckAddress(address); !status.ok()) return status;
+    out.emplace_back(address);
+  }
   return absl::OkStatus();
 }
 
@@ -94,8 +108,9 @@ absl::Status SetLevel(absl::string_view text, LogLevel& out) {
 }
 
 constexpr Flag kFlags[] = {
-    {"listen", "HOST:PORT", "address to serve at (127.0.0.1:7600); port 0 takes a free one",
-     [](CommandLine& c, absl::string_view v) { return SetListen(v, c.options.listen); }},
+    {"listen", "ADDRESS,...",
+     "HOST:PORT or unix:PATH to serve at (127.0.0.1:7600); port 0 takes a free one",
+     [](CommandLine& c, absl::string_view v) { return AddListen(v, c.options.listen); }},
     {"port-file", "PATH", "once serving, write the port to this file, whole or not at all",
      [](CommandLine& c, absl::string_view v) {
        if (v.empty()) return Expected("the path of a file");
@@ -119,7 +134,7 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) {
        return SetDuration(v, absl::Milliseconds(1), c.options.gather_timeout);
      }},
-    {"max-streams", "N", "most update streams at once (256)",
+    {"max-streams", "N", "most update streams, and UpdateOnce calls, at once (256)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1000000, c.options.max_streams);
      }},
@@ -184,6 +199,7 @@ Options DefaultOptions() {
 absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> arguments,
                                              const Options& defaults) {
   CommandLine command_line{.options = defaults};
+  command_line.options.listen.clear();  // every --listen adds to it
   for (size_t i = 0; i < arguments.size(); ++i) {
     absl::string_view name = arguments[i];
     if (!absl::ConsumePrefix(&name, "--") || name.empty()) {
@@ -211,6 +227,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> argume
           absl::StrCat("--", name, "=", *value, ": ", status.message()));
     }
   }
+  if (command_line.options.listen.empty()) command_line.options.listen = defaults.listen;
   return command_line;
 }
 
@@ -226,7 +243,8 @@ std::string HelpText() {
   return text + "\nBYTES: a whole number, with KiB, MiB, GiB or TiB if wanted.\n";
 }
 
-bool IsLoopback(absl::string_view address) {
+bool IsLocal(absl::string_view address) {
+  if (SocketPath(address).has_value()) return true;
   const absl::string_view host = address.substr(0, address.rfind(':'));
   return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
 }

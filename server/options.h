@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -15,15 +16,16 @@
 namespace fisherd::server {
 
 struct Options {
-  std::string listen = "127.0.0.1:7600";  // HOST:PORT; port 0 takes a free one
-  std::string port_file;                  // empty: none
-  int64_t state_budget = 0;               // bytes, at least 1
-  int64_t batch_budget = 0;               // bytes, at least 1
-  int64_t factor_batch_limit = 0;         // bytes of it for one factor; 0: all
-  int compute_threads = 1;                // 1 to 1024
-  int window = 4;                         // open steps per factor, 1 to 1024, unless it says so
+  // HOST:PORT, where port 0 takes a free one, or unix:PATH; at least one.
+  std::vector<std::string> listen = {"127.0.0.1:7600"};
+  std::string port_file;           // empty: none; else there must be a HOST:PORT
+  int64_t state_budget = 0;        // bytes, at least 1
+  int64_t batch_budget = 0;        // bytes, at least 1
+  int64_t factor_batch_limit = 0;  // bytes of it for one factor; 0: all
+  int compute_threads = 1;         // 1 to 1024
+  int window = 4;                  // open steps per factor, 1 to 1024, unless it says so
   absl::Duration gather_timeout = absl::Minutes(10);
-  int max_streams = 256;  // update streams at once, at least 1
+  int max_streams = 256;  // update streams, and UpdateOnce calls, at once; at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;
@@ -47,8 +49,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> argume
 // What --help prints.
 std::string HelpText();
 
-// Whether the host of HOST:PORT is reached from this machine alone.
-bool IsLoopback(absl::string_view address);
+// Whether an address is reached from this machine alone.
+bool IsLocal(absl::string_view address);
 
 // "4GiB", "512MiB" or a plain number of bytes; whole numbers only.
 absl::StatusOr<int64_t> ParseBytes(absl::string_view text);

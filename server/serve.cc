@@ -28,13 +28,16 @@ sigset_t BlockSignals() {
 }
 
 void LogStart(const Options& options, const Server& server) {
-  LogInfo("fisherd ", kVersion, " serves at ", options.listen, ", port ", server.port(), "; ",
+  const std::string port = server.port() == 0 ? "" : absl::StrCat(", port ", server.port());
+  LogInfo("fisherd ", kVersion, " serves at ", absl::StrJoin(options.listen, ", "), port, "; ",
           server.backend_name(), ", compute threads: ", options.compute_threads,
           ", state budget: ", FormatBytes(options.state_budget),
           ", batch budget: ", FormatBytes(options.batch_budget));
-  if (IsLoopback(options.listen)) return;
-  LogWarning("whoever reaches ", options.listen, " can read and change every factor: ",
-             "connections are neither encrypted nor authenticated");
+  for (const std::string& address : options.listen) {
+    if (IsLocal(address)) continue;
+    LogWarning("whoever reaches ", address, " can read and change every factor: ",
+               "connections are neither encrypted nor authenticated");
+  }
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -11,6 +13,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "server/unix_socket.h"
 
 namespace fisherd::server {
 namespace {
@@ -68,7 +71,8 @@ Server::Server(const Options& options)
       timers_(std::make_unique<core::TimerQueue>()),
       registry_(RegistryOptionsOf(options, &backend_, pool_.get(), timers_.get())),
       sessions_(options.max_streams),
-      service_(&registry_, &sessions_,
+      once_calls_(options.max_streams),
+      service_(&registry_, &sessions_, &once_calls_,
                {.registry = &registry_,
                 .waiting_reads = &waiting_reads_,
                 .stall_timeout = options.read_stall_timeout}) {}
@@ -82,7 +86,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options) {
 absl::Status Server::Listen(const Options& options) {
   EnablePlugins();
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
+  std::vector<int> ports(options.listen.size());
+  for (size_t i = 0; i < ports.size(); ++i) {
+    if (const auto path = SocketPath(options.listen[i])) {
+      if (absl::Status status = CheckSocketIsFree(*path); !status.ok()) return status;
+    }
+    builder.AddListeningPort(options.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+  }
   builder.RegisterService(&service_);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // Two servers on one port would share its clients between them.
@@ -95,13 +105,31 @@ absl::Status Server::Listen(const Options& options) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kLeastPingIntervalMs);
   grpc_server_ = builder.BuildAndStart();
-  if (grpc_server_ == nullptr || port_ == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen at ", options.listen,
+  // gRPC stops at the first address that it cannot have.
+  const auto failed = std::find(ports.begin(), ports.end(), 0);
+  if (grpc_server_ == nullptr || failed != ports.end()) {
+    const size_t i = std::min<size_t>(failed - ports.begin(), ports.size() - 1);
+    return absl::UnavailableError(absl::StrCat("cannot listen at ", options.listen[i],
                                                ": the address is not this machine's, or is taken"));
   }
   grpc_server_->GetHealthCheckService()->SetServingStatus(v1::FactorService::service_full_name(),
                                                           true);
-  return options.port_file.empty() ? absl::OkStatus() : WritePortFile(options.port_file, port_);
+  return Announce(options, ports);
+}
+
+absl::Status Server::Announce(const Options& options, const std::vector<int>& ports) {
+  for (size_t i = 0; i < ports.size(); ++i) {
+    if (const auto path = SocketPath(options.listen[i])) {
+      if (absl::Status status = SetSocketMode(*path); !status.ok()) return status;
+    } else if (port_ == 0) {
+      port_ = ports[i];
+    }
+  }
+  if (options.port_file.empty()) return absl::OkStatus();
+  if (port_ == 0) {
+    return absl::InvalidArgumentError("there is no port for the port file: listen at a HOST:PORT");
+  }
+  return WritePortFile(options.port_file, port_);
 }
 
 std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
@@ -112,7 +140,9 @@ void Server::Shutdown(absl::Duration grace) {
   if (grpc_server_ == nullptr) return;
   grpc_server_->GetHealthCheckService()->Shutdown();
   sessions_.Shutdown();
+  once_calls_.Shutdown();
   waiting_reads_.Shutdown();
+  registry_.watchers().Shutdown();
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   grpc_server_->Wait();
   grpc_server_ = nullptr;

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -34,20 +35,22 @@ class Server {
   // As Shutdown without grace.
   ~Server();
 
+  // Of the first HOST:PORT; 0 if there is none.
   int port() const { return port_; }
   std::string backend_name() const { return backend_.name(); }
 
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Health says NOT_SERVING; update streams and waiting reads end UNAVAILABLE (SHUTTING_DOWN);
-  // transfers and other calls have `grace` to end and are then cancelled. Returns when all have.
-  // The second call does nothing.
+  // Health says NOT_SERVING; update streams, watches and whatever waits for a step end UNAVAILABLE
+  // (SHUTTING_DOWN); transfers and other calls have `grace` to end and are then cancelled. Returns
+  // when all have. The second call does nothing.
   void Shutdown(absl::Duration grace);
 
  private:
   explicit Server(const Options& options);
   absl::Status Listen(const Options& options);
+  absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
   // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
   std::unique_ptr<core::ComputePool> pool_;
@@ -55,6 +58,7 @@ class Server {
   std::unique_ptr<core::TimerQueue> timers_;
   core::FactorRegistry registry_;
   SessionTable sessions_;
+  OnceTable once_calls_;
   WaitingReads waiting_reads_;
   FactorService service_;
   int port_ = 0;

@@ -29,7 +29,7 @@ class WaitingReads {
   std::set<WaitingRead*> reads_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The read of one call. Thread-safe.
+// The reads of one call, one after the other. Thread-safe.
 class WaitingRead {
  public:
   explicit WaitingRead(WaitingReads* reads);
@@ -37,12 +37,13 @@ class WaitingRead {
   WaitingRead(const WaitingRead&) = delete;
   WaitingRead& operator=(const WaitingRead&) = delete;
 
-  // As Factor::StartRead, at most once. `callback` comes exactly once, from a thread of the
+  // As Factor::StartRead, one read at a time. `callback` comes exactly once, from a thread of the
   // factor's pool, or, if the read has ended before it began, from here; it may destroy this.
   void Start(const std::shared_ptr<core::Factor>& factor, const core::ReadRequest& request,
              core::ReadCallback callback);
 
-  // Unless it has been answered, the read ends with `status`.
+  // The read, unless it has been answered, and those that are started from now on end with
+  // `status`.
   void End(const absl::Status& status);
 
  private:

@@ -26,6 +26,7 @@ class ChunkAssembler {
   // DATA_LOSS (MALFORMED_FRAME) unless everything has come.
   absl::Status Finish() const;
 
+  bool done() const { return tensor_ == tensors_.size(); }
   int64_t bytes_done() const { return bytes_done_; }
   int64_t bytes_total() const { return bytes_total_; }
 

@@ -33,17 +33,49 @@ std::span<std::byte> WritableBytes(Scalar* data, int64_t count) {
   return std::as_writable_bytes(std::span(data, static_cast<size_t>(count)));
 }
 
-template <typename Scalar>
-std::span<const std::byte> Bytes(const Scalar* data, int64_t count) {
-  return std::as_bytes(std::span(data, static_cast<size_t>(count)));
-}
-
 // Message is a ReadRequest or a MultiplyHeader.
 template <typename Message>
 void SetMinVersion(const std::optional<MinVersion>& from, Message& message) {
   if (!from) return;
   message.mutable_min_version()->set_incarnation(from->incarnation);
   message.mutable_min_version()->set_step(from->step);
+}
+
+absl::Status CheckItem(const MultiplyItem& item, v1::DataType dtype) {
+  const auto fits = [dtype](const MatrixView& view) {
+    return view.dtype() == dtype && view.contiguous();
+  };
+  if (fits(item.weight) && (!item.bias.present() || fits(item.bias))) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ARGUMENT",
+                   absl::StrCat("factor \"", item.factor, "\": weight or bias is not contiguous ",
+                                v1::DataType_Name(dtype)),
+                   {{"factor", item.factor}});
+}
+
+// Of the item's elements, into `product`.
+template <typename Scalar>
+Multiplication MultiplicationOf(const MultiplyItem& item, Product<Scalar>& product) {
+  Multiplication result;
+  result.header.set_factor(item.factor);
+  *result.header.mutable_operator_() = item.op;
+  result.header.set_layout(item.layout);
+  result.header.set_split_bias(true);
+  result.header.set_dtype(kDataTypeOf<Scalar>);
+  SetMinVersion(item.min_version, result.header);
+  for (const MatrixView& x : {item.weight, item.bias}) {
+    if (x.present()) result.x.push_back(x.rows(0, x.rows()));
+  }
+  result.allocate = [&product](const ResultShape& shape) {
+    product.weight.resize(shape.weight_rows, shape.weight_cols);
+    product.bias.resize(shape.bias_size);
+    std::vector<std::span<std::byte>> parts = {
+        WritableBytes(product.weight.data(), product.weight.size())};
+    if (shape.bias_size > 0) {
+      parts.push_back(WritableBytes(product.bias.data(), product.bias.size()));
+    }
+    return parts;
+  };
+  return result;
 }
 
 }  // namespace
@@ -308,32 +340,34 @@ absl::StatusOr<Product<Scalar>> Client::Multiply(std::string_view factor, const 
                                                  const Matrix<Scalar>& weight,
                                                  const Vector<Scalar>& bias,
                                                  const MultiplyOptions& options) {
-  v1::MultiplyHeader header;
-  header.set_factor(std::string(factor));
-  *header.mutable_operator_() = op;
-  header.set_layout(options.layout);
-  header.set_split_bias(true);
-  header.set_dtype(kDataTypeOf<Scalar>);
-  SetMinVersion(options.min_version, header);
+  const MultiplyItem item = {.factor = std::string(factor),
+                             .op = op,
+                             .weight = weight,
+                             .bias = bias.size() > 0 ? MatrixView(bias) : MatrixView(),
+                             .layout = options.layout,
+                             .min_version = options.min_version};
+  auto products = MultiplyAll<Scalar>({&item, 1}, options.timeout);
+  if (!products.ok()) return products.status();
+  return std::move(products->front());
+}
 
-  std::vector<std::span<const std::byte>> x = {Bytes(weight.data(), weight.size())};
-  if (bias.size() > 0) x.push_back(Bytes(bias.data(), bias.size()));
-  Product<Scalar> product;
-  const auto allocate = [&](const ResultShape& shape) {
-    product.weight.resize(shape.weight_rows, shape.weight_cols);
-    product.bias.resize(shape.bias_size);
-    std::vector<std::span<std::byte>> parts = {
-        WritableBytes(product.weight.data(), product.weight.size())};
-    if (shape.bias_size > 0) {
-      parts.push_back(WritableBytes(product.bias.data(), product.bias.size()));
-    }
-    return parts;
-  };
-  absl::StatusOr<v1::MultiplyResponseHeader> answer =
-      MultiplyTensors(impl_->stub(), header, absl::Now() + options.timeout, x, allocate);
-  if (!answer.ok()) return answer.status();
-  product.info = std::move(*answer->mutable_operator_());
-  return product;
+template <FloatOrDouble Scalar>
+absl::StatusOr<std::vector<Product<Scalar>>> Client::MultiplyAll(
+    std::span<const MultiplyItem> items, absl::Duration timeout) {
+  if (items.empty()) return std::vector<Product<Scalar>>();
+  std::vector<Product<Scalar>> products(items.size());
+  std::vector<Multiplication> multiplications;
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (absl::Status status = CheckItem(items[i], kDataTypeOf<Scalar>); !status.ok()) return status;
+    multiplications.push_back(MultiplicationOf(items[i], products[i]));
+  }
+  absl::StatusOr<std::vector<v1::MultiplyResponseHeader>> answers =
+      MultiplyTensors(impl_->stub(), multiplications, absl::Now() + timeout);
+  if (!answers.ok()) return answers.status();
+  for (size_t i = 0; i < items.size(); ++i) {
+    products[i].info = std::move(*(*answers)[i].mutable_operator_());
+  }
+  return products;
 }
 
 template absl::StatusOr<Reading<float>> Client::Read(std::string_view, const v1::Operator&,
@@ -347,6 +381,10 @@ template absl::StatusOr<Product<double>> Client::Multiply(std::string_view, cons
                                                           const Matrix<double>&,
                                                           const Vector<double>&,
                                                           const MultiplyOptions&);
+template absl::StatusOr<std::vector<Product<float>>> Client::MultiplyAll(
+    std::span<const MultiplyItem>, absl::Duration);
+template absl::StatusOr<std::vector<Product<double>>> Client::MultiplyAll(
+    std::span<const MultiplyItem>, absl::Duration);
 
 UpdateStream Client::OpenUpdates(const UpdateStreamOptions& options) {
   return UpdateStream(std::make_shared<UpdateStream::Impl>(impl_->stub(), impl_->id(),

@@ -23,6 +23,21 @@ absl::Status Malformed(const std::string& message) {
 // Whether a and b are sizes whose product is within bounds.
 bool AreSizes(int64_t a, int64_t b) { return a >= 1 && b >= 1 && a <= kMaxElements / b; }
 
+using MultiplyCall = grpc::ClientReaderWriterInterface<v1::MultiplyRequest, v1::MultiplyResponse>;
+
+// Until the call ends, if it does so before all is sent.
+void SendAll(MultiplyCall& call, const std::vector<Multiplication>& multiplications) {
+  v1::MultiplyRequest request;
+  for (const Multiplication& multiplication : multiplications) {
+    *request.mutable_header() = multiplication.header;
+    bool sent = call.Write(request);
+    ChunkCutter cutter(multiplication.x, SizeOf(multiplication.header.dtype()));
+    while (sent && cutter.Next(*request.mutable_chunk())) sent = call.Write(request);
+    if (!sent) break;
+  }
+  call.WritesDone();
+}
+
 // Ends a call whose answer cannot be used.
 absl::Status Abandon(grpc::ClientContext& context, absl::Status why) {
   context.TryCancel();
@@ -98,34 +113,30 @@ absl::StatusOr<v1::ReadHeader> ReadTensors(
   return *header;
 }
 
-absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
-    v1::FactorService::StubInterface& stub, const v1::MultiplyHeader& header, absl::Time deadline,
-    const std::vector<std::span<const std::byte>>& x, const Allocate& allocate) {
+absl::StatusOr<std::vector<v1::MultiplyResponseHeader>> MultiplyTensors(
+    v1::FactorService::StubInterface& stub, const std::vector<Multiplication>& multiplications,
+    absl::Time deadline) {
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(deadline));
   const auto call = stub.Multiply(&context);
   // Sends beside the reading below: with both in one thread, client and server could each wait for
   // the other to read. It ends at the latest with the call.
-  std::jthread sender([&call, &header, &x] {
-    v1::MultiplyRequest request;
-    *request.mutable_header() = header;
-    bool sent = call->Write(request);
-    ChunkCutter cutter(x, SizeOf(header.dtype()));
-    while (sent && cutter.Next(*request.mutable_chunk())) sent = call->Write(request);
-    call->WritesDone();
-  });
-  std::optional<v1::MultiplyResponseHeader> answer;
+  std::jthread sender([&call, &multiplications] { SendAll(*call, multiplications); });
+  std::vector<v1::MultiplyResponseHeader> answers;
   std::optional<ChunkAssembler> assembler;
   v1::MultiplyResponse response;
   while (call->Read(&response)) {
-    if (!answer) {
+    const bool begins = !assembler || assembler->done();
+    if (begins && answers.size() < multiplications.size()) {
       if (!response.has_header()) {
-        return Abandon(context, Malformed("the answer does not begin with a header"));
+        return Abandon(context, Malformed("an answer does not begin with a header"));
       }
-      answer = response.header();
-      const absl::StatusOr<ResultShape> shape = CheckTensors(answer->tensors(), header.dtype());
+      const Multiplication& multiplication = multiplications[answers.size()];
+      const v1::DataType dtype = multiplication.header.dtype();
+      answers.push_back(response.header());
+      const absl::StatusOr<ResultShape> shape = CheckTensors(answers.back().tensors(), dtype);
       if (!shape.ok()) return Abandon(context, shape.status());
-      assembler.emplace(allocate(*shape), SizeOf(header.dtype()));
+      assembler.emplace(multiplication.allocate(*shape), SizeOf(dtype));
     } else if (!response.has_chunk()) {
       return Abandon(context, Malformed("the answer goes on with something that is not a chunk"));
     } else if (absl::Status status = assembler->Add(response.chunk()); !status.ok()) {
@@ -134,9 +145,14 @@ absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
   }
   sender.join();
   if (absl::Status status = FromGrpc(call->Finish()); !status.ok()) return status;
-  if (!answer) return Malformed("the answer is empty");
-  if (absl::Status status = assembler->Finish(); !status.ok()) return status;
-  return *answer;
+  if (assembler) {
+    if (absl::Status status = assembler->Finish(); !status.ok()) return status;
+  }
+  if (answers.size() < multiplications.size()) {
+    return Malformed(absl::StrCat("the answer ended after ", answers.size(), " of ",
+                                  multiplications.size(), " products"));
+  }
+  return answers;
 }
 
 }  // namespace fisherd

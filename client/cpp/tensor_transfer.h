@@ -40,10 +40,18 @@ absl::StatusOr<v1::ReadHeader> ReadTensors(
     v1::FactorService::StubInterface& stub, const v1::ReadRequest& request, absl::Time deadline,
     const std::function<void(int64_t done, int64_t total)>& progress, const Allocate& allocate);
 
-// Multiplies `x`, the weight's elements and, if it has one, the bias's. Blocks.
-absl::StatusOr<v1::MultiplyResponseHeader> MultiplyTensors(
-    v1::FactorService::StubInterface& stub, const v1::MultiplyHeader& header, absl::Time deadline,
-    const std::vector<std::span<const std::byte>>& x, const Allocate& allocate);
+// One factor's part of a Multiply; `header` asks for split_bias and a dtype.
+struct Multiplication {
+  v1::MultiplyHeader header;
+  // The weight's elements and, if it has one, the bias's.
+  std::vector<std::span<const std::byte>> x;
+  Allocate allocate;  // for the product
+};
+
+// Multiplies all of them in one call; the answers are in their order. Blocks.
+absl::StatusOr<std::vector<v1::MultiplyResponseHeader>> MultiplyTensors(
+    v1::FactorService::StubInterface& stub, const std::vector<Multiplication>& multiplications,
+    absl::Time deadline);
 
 }  // namespace fisherd
 

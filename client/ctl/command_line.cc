@@ -27,7 +27,7 @@ struct Command {
 
 const std::vector<Flag>& GlobalFlags() {
   static const auto* const flags = new std::vector<Flag>{
-      {"server", "ADDR", "the server (default: $FISHERD_SERVER, or localhost:7600)"},
+      {"server", "ADDR", "HOST:PORT or unix:PATH (default: $FISHERD_SERVER, or localhost:7600)"},
       {"json", "", "answer in JSON"},
       {"help", "", "say how this is used"},
       {"version", "", "print the version"},
@@ -41,6 +41,10 @@ const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
       {"list", "[PREFIX]", "list factors, those whose names start with PREFIX"},
       {"describe", "NAME", "say everything about a factor except its elements"},
+      {"watch",
+       "[PREFIX]",
+       "print what happens to factors, as it happens",
+       {{"count", "N", "end after N events"}}},
       {"get", "NAME", "read a factor's covariance", {output}},
       {"matpower",
        "NAME",

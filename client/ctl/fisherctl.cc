@@ -12,6 +12,7 @@
 #include "client/ctl/npy.h"
 #include "client/ctl/progress_bar.h"
 #include "client/ctl/render.h"
+#include "client/ctl/watch.h"
 #include "fisherd/client.h"
 
 namespace fisherd::ctl {
@@ -88,6 +89,15 @@ absl::Status Describe(Client& client, Context& context) {
   return absl::OkStatus();
 }
 
+// What is printed is seen at once, though it goes to a pipe or a file.
+absl::Status Watch(Context& context, int64_t count) {
+  return WatchFactors(ServerAddress(context.line), context.first_or_empty(), count,
+                      [&context](const v1::FactorEvent& event) {
+                        context.out << (context.json() ? JsonLine(event) : EventLine(event))
+                                    << std::flush;
+                      });
+}
+
 template <typename Scalar>
 absl::Status ReadAs(Client& client, Context& context, const v1::Operator& op) {
   absl::StatusOr<Reading<Scalar>> reading;
@@ -149,18 +159,45 @@ absl::Status Reset(Client& client, Context& context) {
   return absl::OkStatus();
 }
 
-// `op` and `value` are what the command needs of them.
-absl::Status Execute(Client& client, Context& context, const v1::Operator& op, double value) {
+// What a command was told beside names.
+struct Numbers {
+  v1::Operator op;    // of get and matpower
+  double value = 0;   // of damping set
+  int64_t count = 0;  // of watch
+};
+
+absl::StatusOr<Numbers> ParseNumbers(const CommandLine& line) {
+  Numbers numbers;
+  if (line.command == "get" || line.command == "matpower") {
+    absl::StatusOr<v1::Operator> op = OperatorOf(line);
+    if (!op.ok()) return op.status();
+    numbers.op = *std::move(op);
+  } else if (line.command == "damping set") {
+    const std::optional<double> value = ParseNumber(line.arguments[1]);
+    if (!value) return NotANumber("VALUE", line.arguments[1]);
+    numbers.value = *value;
+  } else if (line.has("count")) {
+    const std::string& count = line.flags.at("count");
+    if (!absl::SimpleAtoi(count, &numbers.count) || numbers.count < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--count is a number of events, not \"", count, "\""));
+    }
+  }
+  return numbers;
+}
+
+absl::Status Execute(Client& client, Context& context, const Numbers& numbers) {
   const std::string& command = context.line.command;
   if (command == "list") return List(client, context);
   if (command == "describe") return Describe(client, context);
-  if (command == "get" || command == "matpower") return Read(client, context, op);
+  if (command == "get" || command == "matpower") return Read(client, context, numbers.op);
+  if (command == "watch") return Watch(context, numbers.count);
   if (command == "damping list") return ListDampings(client, context);
   if (command == "reset") return Reset(client, context);
   absl::Status status;
   std::string_view done = "deleted";
   if (command == "damping set") {
-    status = client.SetDamping(context.name(), value);
+    status = client.SetDamping(context.name(), numbers.value);
     done = "set";
   } else if (command == "damping delete") {
     status = client.DeleteDamping(context.name());
@@ -203,22 +240,13 @@ int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
     out << "fisherctl " << FISHERD_VERSION << "\n";
     return kDone;
   }
-  v1::Operator op;
-  double value = 0;
-  if (line->command == "get" || line->command == "matpower") {
-    absl::StatusOr<v1::Operator> read = OperatorOf(*line);
-    if (!read.ok()) return Misused(err, read.status());
-    op = *std::move(read);
-  } else if (line->command == "damping set") {
-    const std::optional<double> number = ParseNumber(line->arguments[1]);
-    if (!number) return Misused(err, NotANumber("VALUE", line->arguments[1]));
-    value = *number;
-  }
+  const absl::StatusOr<Numbers> numbers = ParseNumbers(*line);
+  if (!numbers.ok()) return Misused(err, numbers.status());
   absl::StatusOr<Client> client =
       Client::Connect(ServerAddress(*line), {.connect_timeout = absl::Seconds(5)});
   if (!client.ok()) return Complain(err, client.status());
   Context context{.line = *line, .out = out, .err = err, .err_is_terminal = err_is_terminal};
-  const absl::Status status = Execute(*client, context, op, value);
+  const absl::Status status = Execute(*client, context, *numbers);
   return status.ok() ? kDone : Complain(err, status);
 }
 

@@ -67,6 +67,32 @@ std::string Number(double value) { return absl::StrFormat("%.6g", value); }
 
 std::string Json(const google::protobuf::Message& message) { return JsonWith(message, true); }
 
+std::string JsonLine(const google::protobuf::Message& message) {
+  return absl::StrCat(JsonWith(message, false), "\n");
+}
+
+std::string EventLine(const v1::FactorEvent& event) {
+  std::string line = absl::StrFormat(
+      "%-15s  %s  ", Short(v1::FactorEventKind_Name(event.kind()), "FACTOR_EVENT_KIND_"),
+      event.factor());
+  switch (event.kind()) {
+    case v1::FACTOR_EVENT_KIND_STEP_ENDED:
+      absl::StrAppend(&line, "step ", event.step(), ": ",
+                      Short(v1::StepOutcome_Name(event.outcome()), "STEP_OUTCOME_"), ", over ",
+                      event.towers_counted(), " towers, label ", event.label(), "; ");
+      break;
+    case v1::FACTOR_EVENT_KIND_TOWERS_CHANGED:
+      absl::StrAppend(&line, event.towers(), " towers from step ", event.step(), "; ");
+      break;
+    case v1::FACTOR_EVENT_KIND_DURABLE:
+      break;
+    default:
+      absl::StrAppend(&line, VersionName(event.version()), ", ", event.towers(), " towers; ");
+  }
+  absl::StrAppend(&line, "next ", event.next(), ", durable ", event.durable(), "\n");
+  return line;
+}
+
 std::string FactorTable(const std::vector<v1::FactorInfo>& factors) {
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "KIND", "SHAPE", "DTYPE", "TOWERS", "SOURCES", "STEPS", "STATE"}};

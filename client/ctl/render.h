@@ -14,6 +14,12 @@ namespace fisherd::ctl {
 // A message as JSON: the .proto's field names, every field, one per line. Stable.
 std::string Json(const google::protobuf::Message& message);
 
+// The same on a line of its own.
+std::string JsonLine(const google::protobuf::Message& message);
+
+// "STEP_ENDED       mlp/0  step 7: WHOLE, over 2 towers, label 90; next 8, durable 7"
+std::string EventLine(const v1::FactorEvent& event);
+
 // Factors as a table, one per line.
 std::string FactorTable(const std::vector<v1::FactorInfo>& factors);
 

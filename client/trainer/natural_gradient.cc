@@ -67,15 +67,20 @@ absl::Status NaturalGradient::Precondition(const Layers& inputs, const Layers& o
     if (!step.ok()) return step.status();
     written_[layer] = {writers_[layer].progress().incarnation(), *step};
   }
-  // What the towers saw together: the same bits for both.
+  // What the towers saw together, in one call: the same bits for both.
+  std::vector<MultiplyItem> items;
   for (size_t layer = 0; layer < writers_.size(); ++layer) {
-    Matrix& gradient = gradients[layer];
-    const Matrix weight = gradient.topRows(gradient.rows() - 1);
-    const Vector<float> bias = gradient.bottomRows<1>();
-    absl::StatusOr<Product<float>> natural = client_->Multiply(
-        writers_[layer].factor(), operator_, weight, bias, {.min_version = written_[layer]});
-    if (!natural.ok()) return natural.status();
-    gradient << natural->weight, natural->bias.transpose();
+    const Matrix& gradient = gradients[layer];
+    items.push_back({.factor = writers_[layer].factor(),
+                     .op = operator_,
+                     .weight = gradient.topRows(gradient.rows() - 1),
+                     .bias = gradient.bottomRows<1>(),
+                     .min_version = written_[layer]});
+  }
+  absl::StatusOr<std::vector<Product<float>>> naturals = client_->MultiplyAll(items);
+  if (!naturals.ok()) return naturals.status();
+  for (size_t layer = 0; layer < writers_.size(); ++layer) {
+    gradients[layer] << (*naturals)[layer].weight, (*naturals)[layer].bias.transpose();
   }
   return absl::OkStatus();
 }

@@ -76,6 +76,7 @@ class FakeServer final : public v1::FactorService::Service {
   Handler<std::optional<grpc::Status>(const v1::UpdateRequest&, UpdateCall&)> on_update;
   Handler<grpc::Status(const v1::ReadRequest&, grpc::ServerWriter<v1::ReadResponse>&)> on_read;
   Handler<grpc::Status(MultiplyCall&)> on_multiply;
+  Handler<grpc::Status(const v1::WatchRequest&, grpc::ServerWriter<v1::WatchResponse>&)> on_watch;
   Handler<grpc::Status(const v1::CreateFactorRequest&, v1::CreateFactorResponse&)> on_create;
   Handler<grpc::Status(const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&)> on_describe;
   Handler<grpc::Status(const v1::ListFactorsRequest&, v1::ListFactorsResponse&)> on_list;
@@ -107,6 +108,10 @@ class FakeServer final : public v1::FactorService::Service {
   }
   grpc::Status Multiply(grpc::ServerContext*, MultiplyCall* call) override {
     return on_multiply(*call);
+  }
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    return on_watch(*request, *writer);
   }
   grpc::Status CreateFactor(grpc::ServerContext*, const v1::CreateFactorRequest* request,
                             v1::CreateFactorResponse* response) override {

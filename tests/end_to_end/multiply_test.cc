@@ -131,6 +131,58 @@ TEST_P(MultiplyTest, AllChunksSeeOneVersion) {
   EXPECT_EQ(Describe("f").pinned_bytes(), 0);
 }
 
+TEST_P(MultiplyTest, ManyFactorsInOneCallAreAnsweredInOrder) {
+  const v1::FactorInfo f = CreateGolden("f");
+  Create("g", LayerSpec(1, 2, /*has_bias=*/false));
+  std::vector<v1::MultiplyRequest> messages;
+  const auto add = [&](v1::MultiplyHeader header, const Values& x) {
+    messages.push_back(Message(header));
+    for (size_t i = 0; i < x.size(); ++i) {
+      messages.push_back(Message(Chunk(0, i, Encode({x[i]}, v1::DATA_TYPE_FLOAT32))));
+    }
+  };
+  add(HeaderOf(), Values(6, 2));
+  v1::MultiplyHeader g = HeaderOf(Matpower(1, 0.5));
+  g.set_factor("g");
+  add(g, {4, 6});
+  add(HeaderOf(Matpower(0, 0.5)), {1, 2, 3, 4, 5, 6});
+
+  grpc::ClientContext context;
+  const auto stream = stub().Multiply(&context);
+  std::vector<std::string> headers;
+  std::vector<Values> products;
+  std::thread reader([&] {
+    v1::MultiplyResponse response;
+    while (stream->Read(&response)) {
+      if (response.has_header()) {
+        headers.push_back(response.header().tensors(0).ShortDebugString());
+        products.emplace_back();
+        continue;
+      }
+      const Values values = Decode(response.chunk().data(), v1::DATA_TYPE_FLOAT32);
+      products.back().insert(products.back().end(), values.begin(), values.end());
+    }
+  });
+  for (const v1::MultiplyRequest& message : messages) stream->Write(message);
+  stream->WritesDone();
+  reader.join();
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(headers.size(), 3);
+  Values doubled = kGoldenCovariance;
+  for (double& value : doubled) value *= 2;
+  EXPECT_THAT(products, ElementsAre(doubled, Values{2, 3}, Values{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(Describe("f").pinned_bytes(), 0);
+}
+
+TEST_P(MultiplyTest, AnErrorNamesTheFactorThatIsMeant) {
+  CreateGolden("f");
+  v1::MultiplyHeader unknown = HeaderOf();
+  unknown.set_factor("unknown");
+  const auto all = Message(Chunk(0, 0, Encode(Values(6, 1), v1::DATA_TYPE_FLOAT32)));
+  EXPECT_THAT(Send({Message(HeaderOf()), all, Message(unknown), all}),
+              IsRpcError(StatusCode::NOT_FOUND, "FACTOR_NOT_FOUND", "\"unknown\""));
+}
+
 TEST_P(MultiplyTest, WaitsForItsStep) {
   const v1::FactorInfo factor = CreateGolden("f");
   v1::MultiplyHeader header = HeaderOf();
@@ -167,7 +219,9 @@ TEST_P(MultiplyTest, WhatIsMalformedIsRefused) {
       {{}, "ended before its header"},
       {{all}, "the first message has no header"},
       {{v1::MultiplyRequest()}, "the first message has no header"},
-      {{header, header}, "a second header"},
+      {{header, header}, "before the last chunk"},
+      {{header, all, all}, "no header follows the last chunk"},
+      {{header, all, header, first}, "ended at element 2 of tensor 0; expected 4 more"},
       {{header}, "ended at element 0 of tensor 0; expected 6 more"},
       {{header, first}, "ended at element 2 of tensor 0; expected 4 more"},
       {{header, first, first}, "begins at element 0 of tensor 0; expected element 2"},
@@ -177,7 +231,7 @@ TEST_P(MultiplyTest, WhatIsMalformedIsRefused) {
       {{header, Message(Chunk(0, 0, ""))}, "has 0 bytes"},
       {{header, Message(Chunk(0, 0, std::string((1 << 20) + 4, 'x')))}, "at most 1048576 bytes"},
       {{header, Message(damaged)}, "came with crc32c"},
-      {{header, all, Message(Chunk(1, 0, x))}, "a chunk follows the last one"},
+      {{header, all, v1::MultiplyRequest()}, "no header follows the last chunk"},
   };
   for (const Case& c : cases) {
     EXPECT_THAT(Send(c.messages),

@@ -51,6 +51,14 @@ expect 2 "--window=0: expected a whole number from 1 to 1024" --window=0
 start
 expect 1 "cannot listen at 127.0.0.1:$port" --listen="127.0.0.1:$port"
 stop TERM
+start --listen="unix:$folder/socket"
+[[ -S $folder/socket ]] || fail "there is no socket: $(cat "$folder/log")"
+expect 1 "cannot listen at unix:$folder/socket: the address is taken" --listen="unix:$folder/socket"
+kill -KILL "$server"
+wait "$server" || true
+start --listen="unix:$folder/socket"
+stop TERM
+[[ ! -e $folder/socket ]] || fail "the socket is still there"
 start --log-level=error
 stop INT
 [[ ! -s $folder/log ]] || fail "it logged below --log-level=error: $(cat "$folder/log")"

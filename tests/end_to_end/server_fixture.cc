@@ -1,5 +1,7 @@
 #include "tests/end_to_end/server_fixture.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <span>
 #include <utility>
@@ -24,6 +26,11 @@ int64_t ElementsOf(const v1::TensorSpec& tensor) {
   int64_t elements = 1;
   for (const int64_t size : tensor.shape()) elements *= size;
   return elements;
+}
+
+// Of this process alone.
+std::string SocketAddress() {
+  return absl::StrCat("unix:", testing::TempDir(), "fisherd_end_to_end_", getpid());
 }
 
 // Takes one chunk of an answer into its tensor.
@@ -333,11 +340,19 @@ grpc::Status Trainer::AwaitEnd() {
 }
 
 std::string NameOf(const testing::TestParamInfo<Transport>& info) {
-  return info.param == Transport::kTcp ? "Tcp" : "InProcess";
+  switch (info.param) {
+    case Transport::kTcp:
+      return "Tcp";
+    case Transport::kUnix:
+      return "Unix";
+    case Transport::kInProcess:
+      return "InProcess";
+  }
+  return "";
 }
 
 void ServerTest::SetUp() {
-  options_.listen = "127.0.0.1:0";
+  options_.listen = {"127.0.0.1:0", SocketAddress()};
   if (options_.state_budget == 0) options_.state_budget = int64_t{256} << 20;
   if (options_.batch_budget == 0) options_.batch_budget = int64_t{64} << 20;
   options_.compute_threads = 2;
@@ -347,13 +362,17 @@ void ServerTest::SetUp() {
   stub_ = v1::FactorService::NewStub(NewChannel());
 }
 
+std::string ServerTest::Address() const {
+  return GetParam() == Transport::kUnix ? SocketAddress()
+                                        : absl::StrCat("127.0.0.1:", server_->port());
+}
+
 std::shared_ptr<grpc::Channel> ServerTest::NewChannel() {
   if (GetParam() == Transport::kInProcess) return server_->InProcessChannel();
   grpc::ChannelArguments arguments;
   // Trainers of other processes do not share a connection either.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                   grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(Address(), grpc::InsecureChannelCredentials(), arguments);
 }
 
 v1::FactorInfo ServerTest::Create(const std::string& name, const v1::FactorSpec& spec) {

@@ -1,4 +1,5 @@
-// A real server and raw generated stubs, over TCP or in-process, for the end-to-end tests.
+// A real server and raw generated stubs, over TCP, a Unix socket or in-process, for the end-to-end
+// tests.
 
 #ifndef FISHERD_TESTS_END_TO_END_SERVER_FIXTURE_H_
 #define FISHERD_TESTS_END_TO_END_SERVER_FIXTURE_H_
@@ -153,7 +154,7 @@ class Trainer {
 
 // --- Server ---
 
-enum class Transport { kTcp, kInProcess };
+enum class Transport { kTcp, kUnix, kInProcess };
 std::string NameOf(const testing::TestParamInfo<Transport>& info);
 
 class ServerTest : public testing::TestWithParam<Transport> {
@@ -161,6 +162,8 @@ class ServerTest : public testing::TestWithParam<Transport> {
   // With the options that a test's fixture has changed in its constructor.
   void SetUp() override;
 
+  // Where the server is, unless it is in-process.
+  std::string Address() const;
   std::shared_ptr<grpc::Channel> NewChannel();
   v1::FactorService::Stub& stub() { return *stub_; }
 
@@ -182,9 +185,10 @@ class ServerTest : public testing::TestWithParam<Transport> {
   std::unique_ptr<v1::FactorService::Stub> stub_;
 };
 
-#define FISHERD_ON_EVERY_TRANSPORT(suite)     \
-  INSTANTIATE_TEST_SUITE_P(Transports, suite, \
-                           testing::Values(Transport::kTcp, Transport::kInProcess), NameOf)
+#define FISHERD_ON_EVERY_TRANSPORT(suite) \
+  INSTANTIATE_TEST_SUITE_P(               \
+      Transports, suite,                  \
+      testing::Values(Transport::kTcp, Transport::kUnix, Transport::kInProcess), NameOf)
 
 }  // namespace fisherd::server
 

@@ -10,6 +10,7 @@
 namespace fisherd::server {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 absl::StatusOr<CommandLine> Parse(const std::vector<const char*>& arguments) {
@@ -23,7 +24,7 @@ TEST(OptionsTest, WithoutFlagsTheDefaultsStand) {
   const auto line = Parse({});
   ASSERT_TRUE(line.ok());
   EXPECT_EQ(line->action, CommandLine::Action::kServe);
-  EXPECT_EQ(line->options.listen, "127.0.0.1:7600");
+  EXPECT_THAT(line->options.listen, ElementsAre("127.0.0.1:7600"));
   EXPECT_EQ(line->options.state_budget, 100);
   EXPECT_EQ(line->options.window, 4);
   EXPECT_EQ(line->options.read_stall_timeout, absl::Seconds(60));
@@ -36,7 +37,7 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
              "--read-stall-timeout=1m30s", "--shutdown-grace=0s", "--log-level=warning"});
   ASSERT_TRUE(line.ok()) << line.status();
   const Options& options = line->options;
-  EXPECT_EQ(options.listen, "[::]:0");
+  EXPECT_THAT(options.listen, ElementsAre("[::]:0"));
   EXPECT_EQ(options.port_file, "/tmp/port");
   EXPECT_EQ(options.state_budget, int64_t{4} << 30);
   EXPECT_EQ(options.batch_budget, int64_t{512} << 20);
@@ -46,6 +47,12 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
   EXPECT_EQ(options.read_stall_timeout, absl::Seconds(90));
   EXPECT_EQ(options.shutdown_grace, absl::ZeroDuration());
   EXPECT_EQ(options.log_level, LogLevel::kWarning);
+}
+
+TEST(OptionsTest, ListensAtSeveralAddresses) {
+  const auto line = Parse({"--listen=127.0.0.1:1,unix:/run/f.sock", "--listen", "[::1]:2"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_THAT(line->options.listen, ElementsAre("127.0.0.1:1", "unix:/run/f.sock", "[::1]:2"));
 }
 
 TEST(OptionsTest, HelpAndVersionAreActions) {
@@ -71,6 +78,9 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"--listen=:80"}, "expected HOST:PORT"},
       {{"--listen=host:65536"}, "port from 0 to 65535"},
       {{"--listen=::1:7600"}, "IPv6 address in brackets"},
+      {{"--listen=127.0.0.1:0,"}, "expected HOST:PORT"},
+      {{"--listen=unix:"}, "unix:PATH with a path of 1 to 107 bytes"},
+      {{"--listen=unix-abstract:f"}, "expected HOST:PORT"},
       {{"--port-file="}, "expected the path of a file"},
       {{"--state-budget=0"}, "expected a positive number of bytes"},
       {{"--state-budget=4GB"}, "expected a positive number of bytes"},
@@ -121,12 +131,13 @@ TEST(OptionsTest, BytesGoBothWays) {
   }
 }
 
-TEST(OptionsTest, LoopbackIsToldFromTheWorld) {
-  for (const char* address : {"127.0.0.1:7600", "127.9.9.9:1", "localhost:0", "[::1]:7600"}) {
-    EXPECT_TRUE(IsLoopback(address)) << address;
+TEST(OptionsTest, LocalIsToldFromTheWorld) {
+  for (const char* address :
+       {"127.0.0.1:7600", "127.9.9.9:1", "localhost:0", "[::1]:7600", "unix:/run/f.sock"}) {
+    EXPECT_TRUE(IsLocal(address)) << address;
   }
   for (const char* address : {"0.0.0.0:7600", "[::]:7600", "10.0.0.1:1", "fisher.example:1"}) {
-    EXPECT_FALSE(IsLoopback(address)) << address;
+    EXPECT_FALSE(IsLocal(address)) << address;
   }
 }
 

@@ -21,7 +21,7 @@ class ServeDeathTest : public testing::Test {
  protected:
   void SetUp() override {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
-    options_.listen = "127.0.0.1:0";
+    options_.listen = {"127.0.0.1:0"};
     options_.state_budget = options_.batch_budget = 1 << 20;
     options_.port_file = testing::TempDir() + "/fisherd_serve_test_port_" +
                          testing::UnitTest::GetInstance()->current_test_info()->name();
@@ -40,6 +40,8 @@ class ServeDeathTest : public testing::Test {
     _exit(Serve(options_));
   }
 
+  const std::string socket_path_ =
+      testing::TempDir() + "fisherd_serve_test_" + std::to_string(getpid());
   Options options_;
 };
 
@@ -53,9 +55,17 @@ TEST_F(ServeDeathTest, SigintEndsItWell) {
 }
 
 TEST_F(ServeDeathTest, ListeningToTheWorldIsWarnedOf) {
-  options_.listen = "0.0.0.0:0";
+  options_.listen = {"unix:" + socket_path_, "0.0.0.0:0"};
   EXPECT_EXIT(ServeUntil(SIGTERM), testing::ExitedWithCode(0),
+              "serves at unix:.*, 0.0.0.0:0, port .*"
               "WARNING whoever reaches 0.0.0.0:0 can read and change every factor");
+  EXPECT_FALSE(std::filesystem::exists(socket_path_));
+}
+
+TEST_F(ServeDeathTest, APortFileNeedsAPort) {
+  options_.listen = {"unix:" + socket_path_};
+  EXPECT_EXIT(_exit(Serve(options_)), testing::ExitedWithCode(1),
+              "ERROR there is no port for the port file");
 }
 
 TEST_F(ServeDeathTest, WhatCannotServeSaysWhy) {

@@ -1,11 +1,14 @@
 #include "server/server.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 
 namespace fisherd::server {
@@ -15,7 +18,7 @@ using ::testing::HasSubstr;
 
 Options TestOptions() {
   Options options;
-  options.listen = "127.0.0.1:0";
+  options.listen = {"127.0.0.1:0"};
   options.state_budget = options.batch_budget = 1 << 20;
   return options;
 }
@@ -38,10 +41,34 @@ TEST(ServerTest, APortThatIsTakenIsAnError) {
   const auto first = Server::Start(TestOptions());
   ASSERT_TRUE(first.ok());
   Options options = TestOptions();
-  options.listen = absl::StrCat("127.0.0.1:", (*first)->port());
+  options.listen = {absl::StrCat("127.0.0.1:", (*first)->port())};
   const auto second = Server::Start(options);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr(options.listen));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(options.listen[0]));
+}
+
+TEST(ServerTest, ServesAtASocketBesideAPort) {
+  const std::string path = absl::StrCat(testing::TempDir(), "fisherd_server_test_", getpid());
+  Options options = TestOptions();
+  options.listen.insert(options.listen.begin(), "unix:" + path);
+  {
+    const auto server = Server::Start(options);
+    ASSERT_TRUE(server.ok()) << server.status();
+    EXPECT_GT((*server)->port(), 1);
+    EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0660));
+    options.listen = {"unix:" + path};
+    EXPECT_THAT(std::string(Server::Start(options).status().message()),
+                HasSubstr("cannot listen at unix:" + path + ": the address is taken"));
+    const auto stub = v1::FactorService::NewStub(
+        grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    v1::ListFactorsResponse response;
+    EXPECT_TRUE(stub->ListFactors(&context, {}, &response).ok());
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  const auto again = Server::Start(options);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ((*again)->port(), 0);
 }
 
 TEST(ServerTest, APortFileThatCannotBeWrittenIsAnError) {

@@ -39,6 +39,19 @@ TEST_F(WaitingReadsTest, ARead) {
   reads_.Shutdown();
 }
 
+TEST_F(WaitingReadsTest, OneReadAfterTheOther) {
+  WaitingRead read(&reads_);
+  read.Start(factor_, {}, Answer());
+  EXPECT_TRUE(Await().ok());
+  answer_ = {};
+  read.Start(factor_, Waiting(), Answer());
+  read.End(absl::CancelledError("enough"));
+  EXPECT_EQ(Await().code(), absl::StatusCode::kCancelled);
+  answer_ = {};
+  read.Start(factor_, {}, Answer());
+  EXPECT_EQ(Await().code(), absl::StatusCode::kCancelled);
+}
+
 TEST_F(WaitingReadsTest, AReadThatWaitsEndsAsItIsTold) {
   WaitingRead read(&reads_);
   read.Start(factor_, Waiting(), Answer());

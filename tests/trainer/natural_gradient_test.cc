@@ -34,7 +34,7 @@ class NaturalGradientTest : public testing::Test {
  protected:
   void SetUp() override {
     server::Options options;
-    options.listen = "127.0.0.1:0";
+    options.listen = {"127.0.0.1:0"};
     options.state_budget = options.batch_budget = 64 << 20;
     absl::StatusOr<std::unique_ptr<server::Server>> started = server::Server::Start(options);
     ASSERT_TRUE(started.ok()) << started.status();

@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -83,6 +84,18 @@ struct MultiplyOptions {
   v1::Layout layout = v1::LAYOUT_IN_OUT;
   std::optional<MinVersion> min_version = {};
   absl::Duration timeout = absl::Minutes(10);
+};
+
+// One factor's part of MultiplyAll.
+struct MultiplyItem {
+  std::string factor;
+  v1::Operator op;
+  // [I, O], or [O, I] with that layout, and [O], or absent without one: contiguous elements of the
+  // call's Scalar, kept by the caller until it returns.
+  MatrixView weight;
+  MatrixView bias = {};
+  v1::Layout layout = v1::LAYOUT_IN_OUT;
+  std::optional<MinVersion> min_version = {};
 };
 
 // What was read, and of which version.
@@ -163,6 +176,12 @@ class Client {
                                            const Vector<Scalar>& bias = {},
                                            const MultiplyOptions& options = {});
 
+  // The same for several factors in one call, as for all layers of a model: the products, in the
+  // order of `items`. An error names the factor that it is about; then there are no products.
+  template <FloatOrDouble Scalar = float>
+  absl::StatusOr<std::vector<Product<Scalar>>> MultiplyAll(
+      std::span<const MultiplyItem> items, absl::Duration timeout = absl::Minutes(10));
+
   // Opens this client's stream of updates; a newer one closes the older. Does not wait: what is
   // wrong with the stream is the answer of its first Open.
   UpdateStream OpenUpdates(const UpdateStreamOptions& options = {});
@@ -187,6 +206,10 @@ extern template absl::StatusOr<Product<double>> Client::Multiply(std::string_vie
                                                                  const Matrix<double>&,
                                                                  const Vector<double>&,
                                                                  const MultiplyOptions&);
+extern template absl::StatusOr<std::vector<Product<float>>> Client::MultiplyAll(
+    std::span<const MultiplyItem>, absl::Duration);
+extern template absl::StatusOr<std::vector<Product<double>>> Client::MultiplyAll(
+    std::span<const MultiplyItem>, absl::Duration);
 
 }  // namespace fisherd
 

@@ -281,6 +281,91 @@ TEST(MultiplyTest, WithoutABias) {
   EXPECT_EQ(chunks.Get(), 1);
 }
 
+// Answers each header with tensors of its factor's shape, and each chunk with itself.
+grpc::Status Echo(FakeServer::MultiplyCall& call, Shared<std::vector<v1::MultiplyHeader>>& headers,
+                  int products) {
+  v1::MultiplyRequest request;
+  v1::MultiplyResponse response;
+  while (call.Read(&request)) {
+    if (request.has_header()) {
+      auto seen = headers.Get();
+      seen.push_back(request.header());
+      headers.Set(seen);
+      if (--products < 0) return grpc::Status::OK;
+      const int64_t rows = request.header().factor() == "a" ? 3 : 700;
+      *response.mutable_header()->mutable_tensors() =
+          Tensors({Tensor(v1::TENSOR_ROLE_WEIGHT, request.header().dtype(), {rows, 500}),
+                   Tensor(v1::TENSOR_ROLE_BIAS, request.header().dtype(), {500})});
+      response.mutable_header()->mutable_operator_()->set_steps_committed(rows);
+    } else {
+      *response.mutable_chunk() = request.chunk();
+    }
+    call.Write(response);
+  }
+  return grpc::Status::OK;
+}
+
+TEST(MultiplyAllTest, CarriesManyFactorsInOneCall) {
+  FakeServer server;
+  Client client = server.Connect();
+  Shared<std::vector<v1::MultiplyHeader>> headers;
+  server.on_multiply = [&](FakeServer::MultiplyCall& call) { return Echo(call, headers, 3); };
+  // The weight above, the bias below: views of one matrix.
+  const Matrix<double> a = Matrix<double>::Random(4, 500);
+  const Matrix<double> b = Matrix<double>::Random(701, 500);
+  const std::vector<MultiplyItem> items = {
+      {.factor = "a", .op = Covariance(), .weight = a.topRows(3), .bias = a.bottomRows<1>()},
+      {.factor = "b",
+       .op = Matpower(-1, 0.5),
+       .weight = b.topRows(700),
+       .bias = b.bottomRows<1>(),
+       .layout = v1::LAYOUT_OUT_IN,
+       .min_version = MinVersion{.incarnation = 7, .step = 2}},
+      {.factor = "a", .op = Covariance(), .weight = a.bottomRows(3), .bias = a.topRows<1>()}};
+  const auto products = client.MultiplyAll<double>(items);
+  ASSERT_TRUE(products.ok()) << products.status();
+  ASSERT_EQ(products->size(), 3);
+  EXPECT_EQ((*products)[0].weight, a.topRows(3));
+  EXPECT_EQ((*products)[0].bias, a.row(3).transpose());
+  EXPECT_EQ((*products)[0].info.steps_committed(), 3);
+  EXPECT_EQ((*products)[1].weight, b.topRows(700));
+  EXPECT_EQ((*products)[1].info.steps_committed(), 700);
+  EXPECT_EQ((*products)[2].weight, a.bottomRows(3));
+  ASSERT_EQ(headers.Get().size(), 3);
+  EXPECT_EQ(headers.Get()[1].factor(), "b");
+  EXPECT_EQ(headers.Get()[1].layout(), v1::LAYOUT_OUT_IN);
+  EXPECT_EQ(headers.Get()[1].min_version().step(), 2);
+  EXPECT_FALSE(headers.Get()[2].has_min_version());
+}
+
+TEST(MultiplyAllTest, FewerProductsThanItemsAreAnError) {
+  FakeServer server;
+  Client client = server.Connect();
+  Shared<std::vector<v1::MultiplyHeader>> headers;
+  server.on_multiply = [&](FakeServer::MultiplyCall& call) { return Echo(call, headers, 1); };
+  const Matrix<float> a = Matrix<float>::Random(4, 500);
+  const MultiplyItem item = {
+      .factor = "a", .op = Covariance(), .weight = a.topRows(3), .bias = a.bottomRows<1>()};
+  const absl::Status status = client.MultiplyAll(std::vector{item, item}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("after 1 of 2 products"));
+}
+
+TEST(MultiplyAllTest, NothingIsNoCallAndWhatCannotTravelIsRefused) {
+  FakeServer server;
+  Client client = server.Connect();
+  EXPECT_TRUE(client.MultiplyAll({})->empty());
+  const Matrix<float> a = Matrix<float>::Random(4, 500);
+  for (const MatrixView& weight : {MatrixView(a.leftCols(3)), MatrixView()}) {
+    const std::vector<MultiplyItem> items = {{.factor = "a", .op = Covariance(), .weight = weight}};
+    const absl::Status status = client.MultiplyAll(items).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("factor \"a\""));
+  }
+  const std::vector<MultiplyItem> items = {{.factor = "a", .op = Covariance(), .weight = a}};
+  EXPECT_EQ(client.MultiplyAll<double>(items).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(MultiplyTest, TheServersErrorIsTheAnswer) {
   FakeServer server;
   Client client = server.Connect();

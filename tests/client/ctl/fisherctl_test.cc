@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
@@ -211,6 +212,31 @@ TEST_F(FisherctlTest, ResetsAndDeletes) {
   EXPECT_EQ(Run({"delete", "f"}), kDone);
   EXPECT_EQ(deleted.Get(), "f");
   EXPECT_EQ(out_.str(), "deleted\n");
+}
+
+TEST_F(FisherctlTest, WatchesUntilTheCountIsReached) {
+  server_.on_watch = [](const v1::WatchRequest& request,
+                        grpc::ServerWriter<v1::WatchResponse>& writer) {
+    v1::WatchResponse response;
+    for (int64_t step = 1; step <= 3; ++step) {
+      v1::FactorEvent& event = *response.add_events();
+      event.set_kind(v1::FACTOR_EVENT_KIND_STEP_ENDED);
+      event.set_factor(request.prefix() + "0");
+      event.set_step(step);
+    }
+    writer.Write(response);
+    writer.Write(response);
+    return Error(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "it shuts down");
+  };
+  EXPECT_EQ(Run({"watch", "mlp/", "--count", "4"}), kDone) << err_.str();
+  EXPECT_EQ(std::ranges::count(out_.str(), '\n'), 4);
+  EXPECT_THAT(out_.str(), HasSubstr("STEP_ENDED       mlp/0  step 2: "));
+  EXPECT_EQ(Run({"watch", "--json"}), kRpcError);
+  EXPECT_EQ(std::ranges::count(out_.str(), '\n'), 6);
+  EXPECT_THAT(out_.str(), HasSubstr("{\"kind\":\"FACTOR_EVENT_KIND_STEP_ENDED\",\"factor\":\"0\""));
+  EXPECT_THAT(err_.str(), HasSubstr("SHUTTING_DOWN"));
+  EXPECT_EQ(Run({"watch", "--count", "none"}), kUsageError);
+  EXPECT_THAT(err_.str(), HasSubstr("--count is a number of events, not \"none\""));
 }
 
 TEST_F(FisherctlTest, HealthIsAnError_WhereItIsNotKnown) {

@@ -132,5 +132,32 @@ TEST_F(ReadingTest, IsJson) {
   EXPECT_THAT(ReadingJson(info_, summary_, ""), testing::EndsWith("\"zeros\":1}\n"));
 }
 
+TEST(RenderTest, AnEventIsALine) {
+  v1::FactorEvent event;
+  event.set_kind(v1::FACTOR_EVENT_KIND_STEP_ENDED);
+  event.set_factor("mlp/0");
+  event.mutable_version()->set_incarnation(7);
+  event.mutable_version()->set_epoch(3);
+  event.mutable_version()->set_step(6);
+  event.set_next(8);
+  event.set_durable(7);
+  event.set_towers(4);
+  event.set_step(7);
+  event.set_outcome(v1::STEP_OUTCOME_PARTIAL);
+  event.set_towers_counted(2);
+  event.set_label(90);
+  EXPECT_EQ(
+      EventLine(event),
+      "STEP_ENDED       mlp/0  step 7: PARTIAL, over 2 towers, label 90; next 8, durable 7\n");
+  event.set_kind(v1::FACTOR_EVENT_KIND_TOWERS_CHANGED);
+  EXPECT_EQ(EventLine(event), "TOWERS_CHANGED   mlp/0  4 towers from step 7; next 8, durable 7\n");
+  event.set_kind(v1::FACTOR_EVENT_KIND_SKIPPED);
+  EXPECT_EQ(
+      EventLine(event),
+      "SKIPPED          mlp/0  step 6 of incarnation 7, epoch 3, 4 towers; next 8, durable 7\n");
+  event.set_kind(v1::FACTOR_EVENT_KIND_DURABLE);
+  EXPECT_EQ(EventLine(event), "DURABLE          mlp/0  next 8, durable 7\n");
+}
+
 }  // namespace
 }  // namespace fisherd::ctl
