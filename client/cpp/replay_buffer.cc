@@ -82,6 +82,15 @@ const ReplayBuffer::Kept* ReplayBuffer::NextToSend() const {
 
 void ReplayBuffer::BeginSend() { send_next_ = NextToSend()->step + 1; }
 
+bool ReplayBuffer::all_sent() const {
+  return kept_.empty() || kept_.back().step < (open_ ? std::max(send_next_, next_) : next_);
+}
+
+void ReplayBuffer::Clear() {
+  kept_.clear();
+  bytes_ = 0;
+}
+
 const ReplayBuffer::Run* ReplayBuffer::FindMissed(int64_t step) const {
   const auto run = std::ranges::lower_bound(missed_, step, {}, &Run::last);
   return run != missed_.end() && run->first <= step ? &*run : nullptr;

@@ -102,6 +102,11 @@ class ReplayBuffer {
   // It is on its way.
   void BeginSend();
 
+  // All of it has been sent on the newest stream, or its step has ended.
+  bool all_sent() const;
+  // Forgets all that is kept: it is of no use any more.
+  void Clear();
+
   // ---- What is known
 
   bool open() const { return open_; }
