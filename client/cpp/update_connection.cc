@@ -122,12 +122,6 @@ void UpdateStream::Impl::EndAll(const absl::Status& end) {
 
 // ---- Answers
 
-std::shared_ptr<UpdateStream::Impl::Tower> UpdateStream::Impl::Find(const std::string& factor,
-                                                                    int tower) {
-  const auto found = towers_.find({factor, tower});
-  return found == towers_.end() ? nullptr : found->second;
-}
-
 void UpdateStream::Impl::Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before) {
   buffered_bytes_ += tower->state.bytes() - bytes_before;
   tower->changed.NotifyAll();
@@ -139,26 +133,30 @@ void UpdateStream::Impl::Changed(const std::shared_ptr<Tower>& tower, int64_t by
   if (known != towers_.end() && known->second == tower) towers_.erase(known);
 }
 
+template <typename Message, typename Change>
+void UpdateStream::Impl::Apply(const Message& about, Change change) {
+  const auto found = towers_.find({about.factor(), about.tower()});
+  if (found == towers_.end()) return;
+  const std::shared_ptr<Tower> tower = found->second;  // Changed may erase it
+  const int64_t bytes = tower->state.bytes();
+  change(tower->state);
+  Changed(tower, bytes);
+}
+
 void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
-  const auto about = [&](const auto& message, auto change) {
-    const std::shared_ptr<Tower> tower = Find(message.factor(), message.tower());
-    if (tower == nullptr) return;
-    const int64_t bytes = tower->state.bytes();
-    change(tower->state, message);
-    Changed(tower, bytes);
-  };
+  const v1::Progress& opened = response.opened().progress();
+  const v1::Progress& ack = response.ack().progress();
+  const v1::Hold& hold = response.hold();
+  const v1::Refused& refused = response.refused();
   switch (response.answer_case()) {
     case v1::UpdateResponse::kOpened:
-      return about(response.opened().progress(),
-                   [](TowerState& state, const auto& progress) { state.OnOpened(progress); });
+      return Apply(opened, [&](TowerState& state) { state.OnOpened(opened); });
     case v1::UpdateResponse::kAck:
-      return about(response.ack().progress(),
-                   [](TowerState& state, const auto& progress) { state.OnAck(progress); });
+      return Apply(ack, [&](TowerState& state) { state.OnAck(ack); });
     case v1::UpdateResponse::kHold:
-      return about(response.hold(),
-                   [](TowerState& state, const auto& hold) { state.OnHold(hold.step()); });
+      return Apply(hold, [&](TowerState& state) { state.OnHold(hold.step()); });
     case v1::UpdateResponse::kRefused:
-      return about(response.refused(), [](TowerState& state, const auto& refused) {
+      return Apply(refused, [&](TowerState& state) {
         state.OnRefused(refused.step(), FromProto(refused.status()));
       });
     case v1::UpdateResponse::ANSWER_NOT_SET:

@@ -102,10 +102,10 @@ class UpdateStream::Impl {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndAll(const absl::Status& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Handle(const v1::UpdateResponse& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The tower that an answer is about; null if it is not known.
-  std::shared_ptr<Tower> Find(const std::string& factor, int tower)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // After every change that an answer makes to a tower.
+  // Changes the tower that an answer is about, if it is known.
+  template <typename Message, typename Change>
+  void Apply(const Message& about, Change change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After every change to a tower: its bytes, and what waits for them or for the tower.
   void Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

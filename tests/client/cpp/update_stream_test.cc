@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <latch>
+#include <limits>
 #include <map>
 #include <memory>
 #include <thread>
@@ -329,6 +330,62 @@ TEST_F(UpdateStreamTest, AFullBufferMakesWriteWait) {
   const absl::Status never = writer.Write({.inputs = large}, kOptions).status();
   EXPECT_EQ(never.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(never.message()), HasSubstr("is 204 bytes, but max_buffered_bytes is"));
+}
+
+TEST_F(UpdateStreamTest, TheSmallerFormTravels) {
+  server_.on_describe = [](const v1::DescribeFactorRequest& request,
+                           v1::DescribeFactorResponse& response) {
+    EXPECT_EQ(request.name(), "f");
+    auto& layer = *response.mutable_factor()->mutable_spec()->mutable_fully_connected_diagonal();
+    layer.set_input_size(3);
+    layer.set_output_size(2);
+    layer.set_has_bias(true);
+    return grpc::Status::OK;
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), {.decay = 0.9, .gradient_scale = 2}),
+            1);  // 120 against 32 bytes
+  const v1::UpdateRequest reduced = server_.Message(2);
+  EXPECT_EQ(reduced.header().form(), v1::BATCH_FORM_CONTRIBUTION);
+  EXPECT_EQ(reduced.header().rows(), 6);
+  EXPECT_EQ(reduced.end().rows(), 4);
+  ASSERT_EQ(reduced.rows().data().size(), 32u);
+  Matrix<float> expected(4, 2);
+  expected << a_.cwiseAbs2().transpose() * g_.cwiseAbs2(), g_.cwiseAbs2().colwise().sum();
+  const Eigen::Map<const Matrix<float>> sent(
+      reinterpret_cast<const float*>(reduced.rows().data().data()), 4, 2);
+  EXPECT_TRUE(sent.isApprox(4.0f / 6.0f * expected, 1e-5f));
+
+  const Batch one_row = {.inputs = a_.topRows(1), .outputs_grads = {g_.topRows(1)}};
+  ASSERT_EQ(*writer.Write(one_row, kOptions), 2);  // 20 against 32
+  EXPECT_EQ(server_.Message(3).header().form(), v1::BATCH_FORM_RAW);
+  const UpdateStats stats = writer.stats();
+  EXPECT_EQ(stats.contribution_batches, 1);
+  EXPECT_EQ(stats.contribution_bytes, 32);
+  EXPECT_EQ(stats.raw_batches, 1);
+  EXPECT_EQ(stats.raw_bytes, 20);
+}
+
+TEST_F(UpdateStreamTest, WhatIsNotOfTheLayerTravelsRawForTheServerToRefuse) {
+  server_.on_describe = [](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse& response) {
+    auto& layer = *response.mutable_factor()->mutable_spec()->mutable_fully_connected_diagonal();
+    layer.set_input_size(3);
+    layer.set_output_size(3);
+    return grpc::Status::OK;
+  };
+  UpdateStream stream = client_.OpenUpdates({.form = v1::BATCH_FORM_CONTRIBUTION});
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(server_.Message(2).header().form(), v1::BATCH_FORM_RAW);
+  Matrix<float> g = Matrix<float>::Ones(6, 3);
+  ASSERT_EQ(
+      *writer.Write({.inputs = a_, .outputs_grads = {g}}, {.decay = 0.9, .gradient_scale = -1}), 2);
+  EXPECT_EQ(server_.Message(3).header().form(), v1::BATCH_FORM_RAW);
+  g(3, 1) = std::numeric_limits<float>::quiet_NaN();
+  const absl::Status status = writer.Write({.inputs = a_, .outputs_grads = {g}}, kOptions).status();
+  EXPECT_EQ(ErrorReason(status), "NON_FINITE_INPUT");
+  EXPECT_EQ(writer.next_step(), 3) << "nothing was written";
 }
 
 TEST_F(UpdateStreamTest, ATowerThatIsLostEndsItsWriter) {
