@@ -20,6 +20,6 @@ forbid 'core/(factor|factor_registry|ledger|step_gather|registered_results|dampi
 forbid 'core/[a-z_]+\.h|core/kinds/' core/kernels
 forbid 'core/kinds/[a-z_]+/' core/*.* server
 forbid 'client/|fisherd/[a-z_]+\.h' server tests/server
-forbid 'server/|core/' client tests/client
+forbid 'server/|core/[a-z_]+\.h|core/kinds/' client tests/client
 forbid 'client/(ctl|trainer)/' client/cpp
 exit $broken

@@ -51,11 +51,10 @@ void ForBytes(const MatrixView& matrix, int64_t first, int64_t count, Consume co
   }
 }
 
-void AddTensor(const MatrixView& matrix, v1::TensorRole role, int source,
-               std::vector<MatrixView>& tensors, v1::BatchHeader& header) {
+void AddTensor(const MatrixView& matrix, v1::TensorRole role, int source, BatchTensors& batch) {
   if (!matrix.present()) return;
-  tensors.push_back(matrix);
-  v1::TensorSpec& spec = *header.add_tensors();
+  batch.tensors.push_back(matrix);
+  v1::TensorSpec& spec = batch.specs.emplace_back();
   spec.set_role(role);
   spec.set_source(source);
   spec.set_dtype(matrix.dtype());
@@ -65,12 +64,8 @@ void AddTensor(const MatrixView& matrix, v1::TensorRole role, int source,
 
 absl::Status BadBatch(const BatchIdentity& identity, std::string_view field,
                       const std::string& message) {
-  return MakeError(
-      absl::StatusCode::kInvalidArgument, "BAD_ARGUMENT",
-      absl::StrCat("factor \"", identity.factor, "\", tower ", identity.tower, ": ", message),
-      {{"factor", identity.factor},
-       {"tower", absl::StrCat(identity.tower)},
-       {"field", std::string(field)}});
+  return BatchError(absl::StatusCode::kInvalidArgument, "BAD_ARGUMENT", identity, message,
+                    {{"field", std::string(field)}});
 }
 
 std::string NameOf(const v1::TensorSpec& spec) {
@@ -84,18 +79,17 @@ std::string NameOf(const v1::TensorSpec& spec) {
   }
 }
 
-absl::Status CheckRows(const BatchIdentity& identity, const v1::BatchHeader& header,
+absl::Status CheckRows(const BatchIdentity& identity, const BatchTensors& tensors,
                        const Batch& batch) {
-  if (header.tensors().empty()) {
-    return BadBatch(identity, "inputs", "the batch has no tensors");
-  }
-  for (const v1::TensorSpec& spec : header.tensors()) {
-    if (spec.shape(0) != header.rows() || spec.shape(0) < 1) {
+  if (tensors.specs.empty()) return BadBatch(identity, "inputs", "the batch has no tensors");
+  const int64_t rows = tensors.frame_rows();
+  for (const v1::TensorSpec& spec : tensors.specs) {
+    if (spec.shape(0) != rows || rows < 1) {
       return BadBatch(
           identity, NameOf(spec),
           absl::StrCat(NameOf(spec), " has ", spec.shape(0), " rows; every tensor of a ",
-                       "batch has the same number of them, at least 1 (", NameOf(header.tensors(0)),
-                       ": ", header.rows(), ")"));
+                       "batch has the same number of them, at least 1 (", NameOf(tensors.specs[0]),
+                       ": ", rows, ")"));
     }
   }
   if (batch.row_weights.present() && batch.row_weights.cols() != 1) {
@@ -106,7 +100,54 @@ absl::Status CheckRows(const BatchIdentity& identity, const v1::BatchHeader& hea
   return absl::OkStatus();
 }
 
+v1::BatchHeader MakeHeader(const BatchIdentity& identity, const BatchTensors& batch,
+                           const StepOptions& options) {
+  v1::BatchHeader header;
+  header.set_factor(identity.factor);
+  header.set_incarnation(identity.incarnation);
+  header.set_step(identity.step);
+  header.set_tower(identity.tower);
+  header.set_rows(batch.rows);
+  header.set_form(batch.form);
+  header.set_decay(options.decay);
+  if (options.weight) header.set_weight(*options.weight);
+  const bool scaled_already = batch.form == v1::BATCH_FORM_CONTRIBUTION;
+  if (options.gradient_scale && !scaled_already) header.set_gradient_scale(*options.gradient_scale);
+  if (batch.examples) header.set_examples(*batch.examples);
+  header.set_label(options.label);
+  header.mutable_tensors()->Add(batch.specs.begin(), batch.specs.end());
+  header.set_digest(BatchDigest(header, batch.tensors));
+  return header;
+}
+
+void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, v1::BatchRows& rows) {
+  rows.set_first_row(first);
+  rows.set_row_count(count);
+  std::string& data = *rows.mutable_data();
+  data.reserve(count * batch.row_bytes());
+  for (const MatrixView& matrix : batch.tensors) {
+    ForBytes(matrix, first, count, [&](std::span<const std::byte> piece) {
+      data.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    });
+  }
+  rows.set_crc32c(Crc32c(data));
+}
+
 }  // namespace
+
+absl::Status BatchError(absl::StatusCode code, std::string_view reason,
+                        const BatchIdentity& identity, const std::string& message,
+                        std::map<std::string, std::string> metadata) {
+  std::string whole = absl::StrCat("factor \"", identity.factor, "\", tower ", identity.tower);
+  metadata["factor"] = identity.factor;
+  metadata["tower"] = absl::StrCat(identity.tower);
+  if (identity.step > 0) {
+    absl::StrAppend(&whole, ", step ", identity.step);
+    metadata["step"] = absl::StrCat(identity.step);
+  }
+  return MakeError(code, {reason.data(), reason.size()}, absl::StrCat(whole, ": ", message),
+                   metadata);
+}
 
 std::string BatchDigest(const v1::BatchHeader& header, const std::vector<MatrixView>& tensors) {
   Hasher hasher;
@@ -121,6 +162,9 @@ std::string BatchDigest(const v1::BatchHeader& header, const std::vector<MatrixV
   hasher.Optional(header.has_decay(), header.decay());
   hasher.Optional(header.has_weight(), header.weight());
   hasher.Optional(header.has_gradient_scale(), header.gradient_scale());
+  if (header.form() == v1::BATCH_FORM_CONTRIBUTION) {
+    hasher.Optional(header.has_examples(), header.examples());
+  }
   hasher.Number(header.tensors_size());
   for (const v1::TensorSpec& spec : header.tensors()) {
     hasher.Number(spec.role());
@@ -136,32 +180,37 @@ std::string BatchDigest(const v1::BatchHeader& header, const std::vector<MatrixV
   return hasher.Digest();
 }
 
-absl::StatusOr<BatchFrames> BatchFrames::Make(const BatchIdentity& identity, const Batch& batch,
-                                              const StepOptions& options, int64_t max_frame) {
-  BatchFrames frames;
-  v1::BatchHeader& header = frames.header_;
-  AddTensor(batch.inputs, v1::TENSOR_ROLE_INPUTS, 0, frames.tensors_, header);
+int64_t BatchTensors::row_bytes() const {
+  int64_t bytes = 0;
+  for (const MatrixView& matrix : tensors) bytes += matrix.row_bytes();
+  return bytes;
+}
+
+absl::StatusOr<BatchTensors> RawTensors(const BatchIdentity& identity, const Batch& batch) {
+  BatchTensors raw;
+  AddTensor(batch.inputs, v1::TENSOR_ROLE_INPUTS, 0, raw);
   for (size_t source = 0; source < batch.outputs_grads.size(); ++source) {
-    AddTensor(batch.outputs_grads[source], v1::TENSOR_ROLE_OUTPUTS_GRADS, source, frames.tensors_,
-              header);
+    AddTensor(batch.outputs_grads[source], v1::TENSOR_ROLE_OUTPUTS_GRADS, source, raw);
   }
-  AddTensor(batch.row_weights, v1::TENSOR_ROLE_ROW_WEIGHTS, 0, frames.tensors_, header);
-  if (!frames.tensors_.empty()) header.set_rows(frames.tensors_[0].rows());
-  if (absl::Status status = CheckRows(identity, header, batch); !status.ok()) return status;
+  AddTensor(batch.row_weights, v1::TENSOR_ROLE_ROW_WEIGHTS, 0, raw);
+  if (absl::Status status = CheckRows(identity, raw, batch); !status.ok()) return status;
+  raw.rows = raw.frame_rows();
+  return raw;
+}
 
-  header.set_factor(identity.factor);
-  header.set_incarnation(identity.incarnation);
-  header.set_step(identity.step);
-  header.set_tower(identity.tower);
-  header.set_form(v1::BATCH_FORM_RAW);
-  header.set_decay(options.decay);
-  if (options.weight) header.set_weight(*options.weight);
-  if (options.gradient_scale) header.set_gradient_scale(*options.gradient_scale);
-  header.set_label(options.label);
-  header.set_digest(BatchDigest(header, frames.tensors_));
+BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
+                                 std::optional<double> examples) {
+  BatchTensors tensors = {.form = v1::BATCH_FORM_CONTRIBUTION, .rows = rows, .examples = examples};
+  AddTensor(contribution, v1::TENSOR_ROLE_CONTRIBUTION, 0, tensors);
+  return tensors;
+}
 
-  int64_t row_bytes = 0;
-  for (const MatrixView& matrix : frames.tensors_) row_bytes += matrix.row_bytes();
+absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
+                                                                const BatchTensors& batch,
+                                                                const StepOptions& options,
+                                                                int64_t max_frame) {
+  v1::BatchHeader header = MakeHeader(identity, batch, options);
+  const int64_t row_bytes = batch.row_bytes();
   const int64_t header_bytes = header.ByteSizeLong();
   if (std::max(header_bytes, row_bytes) + kFrameOverhead > kMaxMessage) {
     return BadBatch(identity, "outputs_grads",
@@ -169,44 +218,23 @@ absl::StatusOr<BatchFrames> BatchFrames::Make(const BatchIdentity& identity, con
                                  "description ", header_bytes, "; each must fit a message, which ",
                                  "is at most ", kMaxMessage, " bytes"));
   }
-  frames.rows_per_frame_ =
-      std::clamp<int64_t>(max_frame / std::max<int64_t>(row_bytes, 1), 1, header.rows());
-  frames.header_shares_ =
-      header_bytes + frames.rows_per_frame_ * row_bytes + kFrameOverhead <= kMaxMessage;
-  return frames;
-}
-
-bool BatchFrames::Next(v1::UpdateRequest& request) {
-  if (next_row_ == header_.rows()) return false;
-  request.clear_header();
-  if (!header_sent_) {
-    header_sent_ = true;
-    *request.mutable_header() = header_;
-    if (!header_shares_) {
-      request.clear_rows();
-      request.clear_end();
-      return true;
-    }
+  const int64_t all = batch.frame_rows();
+  const int64_t rows_per_frame =
+      std::clamp<int64_t>(max_frame / std::max<int64_t>(row_bytes, 1), 1, all);
+  const auto encoded = std::make_shared<EncodedBatch>();
+  encoded->bytes = batch.bytes();
+  encoded->form = batch.form;
+  *encoded->messages.emplace_back().mutable_header() = std::move(header);
+  if (header_bytes + rows_per_frame * row_bytes + kFrameOverhead > kMaxMessage) {
+    encoded->messages.emplace_back();  // the header goes alone
   }
-  const int64_t count = std::min(rows_per_frame_, header_.rows() - next_row_);
-  v1::BatchRows& rows = *request.mutable_rows();
-  rows.set_first_row(next_row_);
-  rows.set_row_count(count);
-  std::string& data = *rows.mutable_data();
-  data.clear();  // keeps its memory from frame to frame
-  int64_t bytes = 0;
-  for (const MatrixView& matrix : tensors_) bytes += count * matrix.row_bytes();
-  data.reserve(bytes);
-  for (const MatrixView& matrix : tensors_) {
-    ForBytes(matrix, next_row_, count, [&](std::span<const std::byte> piece) {
-      data.append(reinterpret_cast<const char*>(piece.data()), piece.size());
-    });
+  for (int64_t first = 0; first < all; first += rows_per_frame) {
+    if (first > 0) encoded->messages.emplace_back();
+    const int64_t count = std::min(rows_per_frame, all - first);
+    CopyRows(batch, first, count, *encoded->messages.back().mutable_rows());
   }
-  rows.set_crc32c(Crc32c(data));
-  next_row_ += count;
-  request.clear_end();
-  if (next_row_ == header_.rows()) request.mutable_end()->set_rows(header_.rows());
-  return true;
+  encoded->messages.back().mutable_end()->set_rows(all);
+  return encoded;
 }
 
 }  // namespace fisherd

@@ -4,7 +4,11 @@
 #define FISHERD_CLIENT_BATCH_FRAMES_H_
 
 #include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,35 +31,51 @@ struct BatchIdentity {
   int tower = 0;
 };
 
-// Views the batch's matrices. Not thread-safe.
-class BatchFrames {
- public:
-  // INVALID_ARGUMENT (BAD_ARGUMENT) if the tensors cannot be cut by rows: there are none, their
-  // rows differ, or a row exceeds a message. What the factor wants of them, the server says.
-  static absl::StatusOr<BatchFrames> Make(const BatchIdentity& identity, const Batch& batch,
-                                          const StepOptions& options, int64_t max_frame);
+// An error about the batch, with what it is about; step 0: not of one step.
+absl::Status BatchError(absl::StatusCode code, std::string_view reason,
+                        const BatchIdentity& identity, const std::string& message,
+                        std::map<std::string, std::string> metadata = {});
 
-  const v1::BatchHeader& header() const { return header_; }
+// The tensors that are to travel. Views.
+struct BatchTensors {
+  v1::BatchForm form = v1::BATCH_FORM_RAW;
+  int64_t rows = 0;                     // N
+  std::optional<double> examples = {};  // of a contribution: what stands for N, if not N itself
+  std::vector<MatrixView> tensors = {};
+  std::vector<v1::TensorSpec> specs = {};
 
-  // The next message; false when the batch is whole. The same `request` is best used for all.
-  bool Next(v1::UpdateRequest& request);
-
- private:
-  BatchFrames() = default;
-
-  v1::BatchHeader header_;
-  std::vector<MatrixView> tensors_;  // as header_.tensors
-  int64_t rows_per_frame_ = 0;
-  int64_t next_row_ = 0;
-  bool header_sent_ = false;
-  bool header_shares_ = false;  // its message has room for a frame
+  int64_t frame_rows() const { return tensors[0].rows(); }
+  int64_t row_bytes() const;
+  int64_t bytes() const { return frame_rows() * row_bytes(); }
 };
+
+// The batch as the trainer has it. INVALID_ARGUMENT (BAD_ARGUMENT) if it cannot be cut by rows:
+// there are no tensors, or their rows differ. What the factor wants of them, the server says.
+absl::StatusOr<BatchTensors> RawTensors(const BatchIdentity& identity, const Batch& batch);
+
+// One contribution [H, O] of N rows, in place of the batch.
+BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
+                                 std::optional<double> examples);
+
+// The messages that carry a batch, in their order, with the elements. Immutable.
+struct EncodedBatch {
+  std::vector<v1::UpdateRequest> messages;
+  int64_t bytes = 0;  // of elements
+  v1::BatchForm form = v1::BATCH_FORM_RAW;
+};
+
+// Copies the elements, as they are. INVALID_ARGUMENT (BAD_ARGUMENT) if a row exceeds a message.
+absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
+                                                                const BatchTensors& batch,
+                                                                const StepOptions& options,
+                                                                int64_t max_frame);
 
 // The digest of a batch, 16 bytes: XXH3-128 in its canonical form (big-endian) of
 //
 //   factor        length, bytes
 //   incarnation, step, tower, rows, form, label
 //   decay, weight, gradient_scale          each: 0, or 1 and the bits of the binary64
+//   examples                               likewise, but only of a CONTRIBUTION
 //   number of tensors, and of each         role, source, dtype, rank, sizes
 //   elements of each tensor                row-major, little-endian
 //

@@ -4,15 +4,16 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
 #include <random>
 #include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/channel.h"
 #include "client/cpp/errors.h"
 #include "client/cpp/tensor_transfer.h"
 #include "client/cpp/update_stream_impl.h"
+#include "client/cpp/watch.h"
 #include "fisherd/v1/factor_service.grpc.pb.h"
 
 namespace fisherd {
@@ -31,6 +32,13 @@ std::string RandomClientId() {
 template <typename Scalar>
 std::span<std::byte> WritableBytes(Scalar* data, int64_t count) {
   return std::as_writable_bytes(std::span(data, static_cast<size_t>(count)));
+}
+
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration proto;
+  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  return proto;
 }
 
 // Message is a ReadRequest or a MultiplyHeader.
@@ -85,12 +93,15 @@ class Client::Impl {
   Impl(std::shared_ptr<grpc::Channel> channel, const ClientOptions& options)
       : channel_(std::move(channel)),
         stub_(v1::FactorService::NewStub(channel_)),
-        options_(options) {}
+        options_(options),
+        identity_(std::make_shared<ClientIdentity>()) {
+    identity_->id = RandomClientId();
+  }
 
   v1::FactorService::Stub& stub() { return *stub_; }
+  const std::shared_ptr<v1::FactorService::Stub>& shared_stub() const { return stub_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
-  const std::string& id() const { return id_; }
-  uint64_t NextStream() { return ++streams_; }
+  const std::shared_ptr<ClientIdentity>& identity() const { return identity_; }
 
   void SetDeadline(grpc::ClientContext& context) const {
     context.set_deadline(absl::ToChronoTime(absl::Now() + options_.call_timeout));
@@ -112,10 +123,9 @@ class Client::Impl {
 
  private:
   const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::FactorService::Stub> stub_;
+  const std::shared_ptr<v1::FactorService::Stub> stub_;  // streams may outlive the client
   const ClientOptions options_;
-  const std::string id_ = RandomClientId();
-  std::atomic<uint64_t> streams_ = 0;
+  const std::shared_ptr<ClientIdentity> identity_;
 };
 
 namespace {
@@ -130,9 +140,7 @@ Client& Client::operator=(Client&&) noexcept = default;
 Client::~Client() = default;
 
 absl::StatusOr<Client> Client::Connect(const std::string& address, const ClientOptions& options) {
-  grpc::ChannelArguments arguments;
-  // With the probe on, transfers in large messages are slower and the peer buffers far more.
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  grpc::ChannelArguments arguments = DefaultChannelArguments();
   const std::shared_ptr<grpc::Channel> channel =
       grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
   if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
@@ -162,6 +170,10 @@ absl::StatusOr<v1::FactorInfo> Client::CreateFactor(std::string_view name,
   spec.set_tower_weighting(options.tower_weighting);
   spec.set_zero_debias(options.zero_debias);
   spec.set_initial_covariance(options.initial_covariance);
+  spec.set_update_mode(options.update_mode);
+  spec.set_gather_policy(options.gather_policy);
+  if (options.gather_timeout) *spec.mutable_gather_timeout() = ToProto(*options.gather_timeout);
+  spec.set_window(options.window);
   return CreateFactor(name, spec);
 }
 
@@ -211,6 +223,16 @@ absl::StatusOr<v1::FactorInfo> Client::Reset(std::string_view name) {
   auto response = impl_->Call(&Stub::ResetFactor, request);
   if (!response.ok()) return response.status();
   return std::move(*response->mutable_factor());
+}
+
+absl::StatusOr<int64_t> Client::SetTowers(std::string_view name, int towers, bool now) {
+  v1::SetTowersRequest request;
+  request.set_name(std::string(name));
+  request.set_towers(towers);
+  request.set_now(now);
+  auto response = impl_->Call(&Stub::SetTowers, request);
+  if (!response.ok()) return response.status();
+  return response->from_step();
 }
 
 // ---- Damping functions
@@ -386,9 +408,14 @@ template absl::StatusOr<std::vector<Product<float>>> Client::MultiplyAll(
 template absl::StatusOr<std::vector<Product<double>>> Client::MultiplyAll(
     std::span<const MultiplyItem>, absl::Duration);
 
+absl::Status Client::Watch(std::string_view prefix,
+                           const std::function<bool(const v1::FactorEvent&)>& callback) {
+  return WatchEvents(impl_->stub(), prefix, callback);
+}
+
 UpdateStream Client::OpenUpdates(const UpdateStreamOptions& options) {
-  return UpdateStream(std::make_shared<UpdateStream::Impl>(impl_->stub(), impl_->id(),
-                                                           impl_->NextStream(), options));
+  return UpdateStream(
+      std::make_shared<UpdateStream::Impl>(impl_->shared_stub(), impl_->identity(), options));
 }
 
 }  // namespace fisherd

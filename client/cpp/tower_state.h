@@ -1,72 +1,100 @@
-// What one tower knows of its factor from the answers on the stream: the window, which steps have
-// ended, which batches were refused. A pure state machine: no locks, no waiting, no I/O.
+// What one tower of a stream is told and tells: its replay buffer, and on top of it what has become
+// of the steps that its trainer wrote. No locks, no waiting, no I/O.
 
 #ifndef FISHERD_CLIENT_TOWER_STATE_H_
 #define FISHERD_CLIENT_TOWER_STATE_H_
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/cpp/batch_frames.h"
+#include "client/cpp/replay_buffer.h"
+#include "fisherd/update_stream.h"
 #include "fisherd/v1/update.pb.h"
 
 namespace fisherd {
 
 // Not thread-safe.
 //
-// After a refused step r the server refuses every later step that was on its way, because it does
-// not follow on the tower's previous one. So at the refusal of r the steps written after it count
-// as refused too, and the one refusal that each of them is still to get is taken for what it is,
-// even if the step has been written again by then.
+// A refused step takes those after it back with it, see ReplayBuffer. Each of those that was on its
+// way is refused by the server too, as out of order: that says nothing new and is not heard.
 class TowerState {
  public:
-  TowerState(std::string factor, int tower) : factor_(std::move(factor)), tower_(tower) {}
+  TowerState(std::string factor, int tower, bool take_over)
+      : identity_{.factor = std::move(factor), .tower = tower}, take_over_(take_over) {}
 
-  // What the server says. Before `opened`, everything but the end is ignored; afterwards, progress
-  // of another incarnation or epoch.
+  // ---- Streams
+
+  // What claims the tower on a new stream. Take-over is asked for only until the tower is ours: a
+  // process that has taken it since shall keep it.
+  v1::Open MakeOpen() const;
+
   void OnOpened(const v1::Progress& progress);
   void OnAck(const v1::Progress& progress);
+  void OnHold(int64_t step) { buffer_.OnHold(step); }
+  // Of a batch, or of the tower itself: step 0.
   void OnRefused(int64_t step, const absl::Status& status);
+  void OnCut() { buffer_.OnCut(); }
 
-  // Nothing more will come: the stream has ended, or the tower was opened anew, or not at all.
-  // The first end counts.
+  // Nothing more will come: the stream has ended for good, or the tower is lost or opened anew. All
+  // that was kept goes. The first end counts.
   void End(const absl::Status& status);
 
-  bool opened() const { return opened_; }
+  bool opened() const { return buffer_.incarnation() != 0; }
   bool ended() const { return !end_.ok(); }
   const absl::Status& end() const { return end_; }
-  const v1::Progress& progress() const { return progress_; }
+  v1::Progress progress() const;
+  const UpdateStats& stats() const { return stats_; }
 
+  // ---- Writing
+
+  const BatchIdentity& identity() const { return identity_; }  // of no step
+  uint64_t incarnation() const { return buffer_.incarnation(); }
   // The step that is to be written next.
-  int64_t next_step() const { return next_step_; }
-  // Whether the window has room for it.
-  bool has_room() const { return next_step_ < progress_.next() + progress_.window(); }
+  int64_t next_step() const { return buffer_.next_step(); }
+  bool has_room() const { return buffer_.has_room(); }
 
-  // Takes the next step: it is on its way from now on.
-  void BeginStep();
-
-  // The refusal that next_step() went back for, once; OK if there is none to report.
+  // What a Write must report in place of writing: the refusal that next_step() went back for, once;
+  // or that next_step() has ended, which is thereby skipped. OK if there is nothing.
   absl::Status TakeRefusal();
+  absl::Status SkipLateStep();
+
+  // Keeps the batch of next_step().
+  void Push(std::shared_ptr<const EncodedBatch> batch);
+  // The batch that may be sent now, which is then on its way, or null.
+  std::shared_ptr<const EncodedBatch> TakeToSend();
+  // Its step; 0 if there is none.
+  int64_t step_to_send() const {
+    const ReplayBuffer::Kept* next = buffer_.NextToSend();
+    return next == nullptr ? 0 : next->step;
+  }
+  // Everything written has been sent, on the newest stream or to a step that has ended.
+  bool all_sent() const { return buffer_.all_sent(); }
+  // Bytes of elements that are kept.
+  int64_t bytes() const { return buffer_.bytes(); }
 
   // How a step ended: OK if it counted. nullopt while that is open.
   std::optional<absl::Status> Outcome(int64_t step);
+  // The same, but it is OK only once the step is durable.
+  std::optional<absl::Status> DurableOutcome(int64_t step);
 
  private:
-  void AddMissed(const v1::Progress& progress);
-  absl::Status Error(absl::StatusCode code, absl::string_view reason, int64_t step,
+  absl::Status Error(absl::StatusCode code, std::string_view reason, int64_t step,
                      const std::string& message) const;
 
-  const std::string factor_;
-  const int tower_;
-  bool opened_ = false;
+  const BatchIdentity identity_;
+  const bool take_over_;
+  ReplayBuffer buffer_;
   absl::Status end_;
-  v1::Progress progress_;  // `missed` accumulates
-  int64_t next_step_ = 0;
-  bool refusal_unreported_ = false;          // that of next_step_
+  v1::Progress progress_;  // the last, without `missed`
+  UpdateStats stats_;
+  int64_t sent_through_ = 0;                 // on any stream
+  bool refusal_unreported_ = false;          // that of next_step()
   std::map<int64_t, absl::Status> refused_;  // of steps not written again since
-  std::map<int64_t, int> refusals_due_;      // by step, of batches that `refused_` foretold
 };
 
 }  // namespace fisherd

@@ -1,6 +1,8 @@
 #include "client/cpp/update_stream_impl.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/errors.h"
@@ -8,230 +10,217 @@
 namespace fisherd {
 namespace {
 
-absl::Status TimedOut(const BatchIdentity& identity, int64_t step, const std::string& message) {
-  return MakeError(absl::StatusCode::kDeadlineExceeded, "",
-                   absl::StrCat("factor \"", identity.factor, "\", tower ", identity.tower,
-                                ", step ", step, ": ", message),
-                   {{"factor", identity.factor}, {"tower", absl::StrCat(identity.tower)}});
+constexpr absl::Duration kDescribeTimeout = absl::Seconds(30);
+
+absl::Status Closed() { return absl::CancelledError("the stream of updates was closed"); }
+
+BatchIdentity OfStep(const BatchIdentity& tower, int64_t step) {
+  BatchIdentity identity = tower;
+  identity.step = step;
+  return identity;
+}
+
+// Whatever the factor is: known without asking for it.
+int64_t LeastContributionBytes(const Batch& batch) {
+  const int64_t outputs = batch.outputs_grads.empty() ? 0 : batch.outputs_grads[0].cols();
+  return batch.inputs.cols() * outputs * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace
 
-UpdateStream::Impl::Impl(v1::FactorService::StubInterface& stub, const std::string& client_id,
-                         uint64_t stream, const UpdateStreamOptions& options)
-    : max_frame_(std::clamp<int64_t>(options.max_frame, 1, kLargestMaxFrame)) {
-  context_.set_initial_metadata_corked(true);  // travels with hello
-  call_ = stub.Update(&context_);
-  v1::UpdateRequest request;
-  request.mutable_hello()->set_client_id(client_id);
-  request.mutable_hello()->set_stream(stream);
-  {
-    MutexLock lock(&wire_);
-    Send(request);
-  }
-  reader_ = std::thread([this] { ReadAnswers(); });
+UpdateStream::Impl::Impl(std::shared_ptr<Stub> stub, std::shared_ptr<ClientIdentity> client,
+                         const UpdateStreamOptions& options)
+    : stub_(std::move(stub)),
+      client_(std::move(client)),
+      serial_(++client_->streams),
+      options_(options),
+      backoff_(options.first_reconnect_delay, options.max_reconnect_delay) {
+  connector_ = std::thread([this] { Run(); });
+  sender_ = std::thread([this] { SendReady(); });
 }
 
 UpdateStream::Impl::~Impl() { Close(absl::ZeroDuration()).IgnoreError(); }
 
-// ---- Answers
-
-void UpdateStream::Impl::ReadAnswers() {
-  v1::UpdateResponse response;
-  while (call_->Read(&response)) {
-    MutexLock lock(&mutex_);
-    Handle(response);
-  }
-  absl::Status last;
-  {
-    MutexLock lock(&wire_);  // the writes under way fail now; none comes after
-    writable_ = false;
-    last = FromGrpc(call_->Finish());
-  }
-  MutexLock lock(&mutex_);
-  last_ = last;
-  if (closed_) {
-    end_ = absl::CancelledError("the stream of updates was closed");
-  } else {
-    end_ = last.ok() ? absl::UnavailableError("the server ended the stream of updates") : last;
-  }
-  for (auto& [key, tower] : towers_) {
-    tower->state.End(*end_);
-    tower->changed.NotifyAll();
-  }
-  ended_.NotifyAll();
-}
-
-UpdateStream::Impl::Tower* UpdateStream::Impl::Find(const std::string& factor, int tower) {
-  const auto found = towers_.find({factor, tower});
-  return found == towers_.end() ? nullptr : found->second.get();
-}
-
-void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
-  switch (response.answer_case()) {
-    case v1::UpdateResponse::kOpened: {
-      const v1::Progress& progress = response.opened().progress();
-      if (Tower* tower = Find(progress.factor(), progress.tower())) {
-        tower->state.OnOpened(progress);
-        tower->changed.NotifyAll();
-      }
-      break;
-    }
-    case v1::UpdateResponse::kAck: {
-      const v1::Progress& progress = response.ack().progress();
-      if (Tower* tower = Find(progress.factor(), progress.tower())) {
-        tower->state.OnAck(progress);
-        tower->changed.NotifyAll();
-      }
-      break;
-    }
-    case v1::UpdateResponse::kRefused:
-      HandleRefused(response.refused());
-      break;
-    case v1::UpdateResponse::kHold: {
-      // A server that limits open steps discards the batch; to this client that is a refusal which
-      // passes.
-      v1::Refused refused;
-      refused.set_factor(response.hold().factor());
-      refused.set_step(response.hold().step());
-      refused.set_tower(response.hold().tower());
-      refused.mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
-      refused.mutable_status()->set_message(
-          absl::StrCat("factor \"", refused.factor(), "\", step ", refused.step(),
-                       ": the server has no room for the batch yet; write it again later"));
-      HandleRefused(refused);
-      break;
-    }
-    case v1::UpdateResponse::ANSWER_NOT_SET:
-      break;  // of a later version
-  }
-}
-
-void UpdateStream::Impl::HandleRefused(const v1::Refused& refused) {
-  Tower* tower = Find(refused.factor(), refused.tower());
-  if (tower == nullptr) return;
-  const absl::Status status = FromProto(refused.status());
-  if (refused.step() > 0) {
-    tower->state.OnRefused(refused.step(), status);
-  } else if (!tower->state.opened()) {
-    tower->state.End(status);
-  }
-  tower->changed.NotifyAll();
-}
-
-// ---- Calls
-
-bool UpdateStream::Impl::Send(const v1::UpdateRequest& request) {
-  return writable_ && call_->Write(request);
-}
-
-absl::Status UpdateStream::Impl::AwaitEnd() {
-  MutexLock lock(&mutex_);
-  while (!end_) ended_.WaitUntil(&mutex_, absl::InfiniteFuture());
-  return *end_;
-}
+// ---- Open
 
 absl::StatusOr<std::shared_ptr<UpdateStream::Impl::Tower>> UpdateStream::Impl::Open(
     const std::string& factor, int tower, const OpenOptions& options) {
   const absl::Time deadline = absl::Now() + options.timeout;
-  const auto opening = std::make_shared<Tower>(factor, tower);
+  const auto opening = std::make_shared<Tower>(factor, tower, options.take_over);
   {
     MutexLock lock(&mutex_);
     if (end_) return *end_;
+    if (closed_) return Closed();
     std::shared_ptr<Tower>& known = towers_[{factor, tower}];
-    if (known != nullptr) {
-      known->state.End(absl::AbortedError(
-          absl::StrCat("factor \"", factor, "\", tower ", tower, ": was opened anew")));
-      known->changed.NotifyAll();
+    if (const std::shared_ptr<Tower> before = std::exchange(known, opening)) {
+      const int64_t bytes = before->state.bytes();
+      before->state.End(
+          BatchError(absl::StatusCode::kAborted, "", before->identity, "was opened anew"));
+      Changed(before, bytes);
     }
-    known = opening;
   }
-  v1::UpdateRequest request;
-  request.mutable_open()->set_factor(factor);
-  request.mutable_open()->set_tower(tower);
-  request.mutable_open()->set_take_over(options.take_over);
-  bool sent;
-  {
-    MutexLock lock(&wire_);
-    sent = Send(request);
-  }
-  if (!sent) return AwaitEnd();
+  Pump(*opening, 0);
 
   MutexLock lock(&mutex_);
   TowerState& state = opening->state;
+  bool in_time = true;
   while (!state.opened() && !state.ended()) {
-    if (!opening->changed.WaitUntil(&mutex_, deadline)) {
-      state.End(TimedOut({.factor = factor, .tower = tower}, 0, "the server did not answer open"));
+    if (!in_time) {
+      state.End(greeted_ ? BatchError(absl::StatusCode::kDeadlineExceeded, "", opening->identity,
+                                      "the server did not answer open")
+                         : BatchError(absl::StatusCode::kUnavailable, "", opening->identity,
+                                      absl::StrCat("cannot be opened", WhyNothingComes())));
+      break;
     }
+    in_time = opening->changed.WaitUntil(&mutex_, deadline);
   }
-  if (!state.opened()) {
-    const auto known = towers_.find({factor, tower});
-    if (known != towers_.end() && known->second == opening) towers_.erase(known);
-    return state.end();
-  }
-  return opening;
+  if (state.opened()) return opening;
+  const auto known = towers_.find({factor, tower});
+  if (known != towers_.end() && known->second == opening) towers_.erase(known);
+  return state.end();
 }
 
-absl::StatusOr<int64_t> UpdateStream::Impl::AwaitRoom(Tower& tower, const BatchIdentity& identity,
-                                                      absl::Time deadline) {
-  MutexLock lock(&mutex_);
+// ---- Write
+
+absl::StatusOr<BatchIdentity> UpdateStream::Impl::AwaitRoom(Tower& tower, int64_t bytes,
+                                                            absl::Time deadline) {
+  const int64_t bound = options_.max_buffered_bytes;
   TowerState& state = tower.state;
+  MutexLock lock(&mutex_);
   bool in_time = true;
   while (true) {
     if (absl::Status refusal = state.TakeRefusal(); !refusal.ok()) return refusal;
     if (state.ended()) return state.end();
-    if (state.has_room()) return state.next_step();
-    if (!in_time) {
-      return TimedOut(identity, state.next_step(),
-                      absl::StrCat("cannot be sent yet: step ", state.progress().next(),
-                                   " has not ended and the window is ", state.progress().window(),
-                                   " steps; another tower lags"));
+    if (closed_) return Closed();
+    if (absl::Status late = state.SkipLateStep(); !late.ok()) return late;
+    BatchIdentity identity = OfStep(tower.identity, state.next_step());
+    const bool full = buffered_bytes_ + bytes > bound;
+    if (bytes > bound) {
+      return BatchError(
+          absl::StatusCode::kResourceExhausted, "CLIENT_BUFFER", identity,
+          absl::StrCat("the batch is ", bytes, " bytes, but max_buffered_bytes is ", bound));
     }
-    in_time = tower.changed.WaitUntil(&mutex_, deadline);
+    if (state.has_room() && !full) {
+      buffered_bytes_ += bytes;
+      identity.incarnation = state.incarnation();
+      return identity;
+    }
+    if (!in_time && state.has_room()) {
+      return BatchError(absl::StatusCode::kResourceExhausted, "CLIENT_BUFFER", identity,
+                        absl::StrCat("the batch is ", bytes, " bytes, and ", buffered_bytes_,
+                                     " of max_buffered_bytes, ", bound, ", hold batches that are ",
+                                     "not durable yet", WhyNothingComes()));
+    }
+    if (!in_time) {
+      const v1::Progress progress = state.progress();
+      return BatchError(absl::StatusCode::kDeadlineExceeded, "", identity,
+                        absl::StrCat("cannot be sent yet: step ", progress.next(),
+                                     " has not ended and the window is ", progress.window(),
+                                     " steps; another tower lags", WhyNothingComes()));
+    }
+    in_time = (state.has_room() ? space_ : tower.changed).WaitUntil(&mutex_, deadline);
   }
 }
 
-absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, BatchIdentity identity,
-                                                  const Batch& batch, const StepOptions& options,
-                                                  absl::Time deadline) {
-  std::optional<BatchFrames> frames;
-  while (!frames) {
-    const absl::StatusOr<int64_t> step = AwaitRoom(tower, identity, deadline);
-    if (!step.ok()) return step;
-    identity.step = *step;
-    identity.incarnation = ProgressOf(tower).incarnation();
-    absl::StatusOr<BatchFrames> made = BatchFrames::Make(identity, batch, options, max_frame_);
-    if (!made.ok()) return made.status();
-    MutexLock lock(&mutex_);  // a refusal may have come while the digest was taken
-    if (tower.state.next_step() == *step) {
-      tower.state.BeginStep();
-      frames = *std::move(made);
+void UpdateStream::Impl::Release(int64_t bytes) {
+  buffered_bytes_ -= bytes;
+  space_.NotifyAll();
+}
+
+absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, const Batch& batch,
+                                                  const StepOptions& options, absl::Time deadline) {
+  Contribution storage;
+  const absl::StatusOr<BatchTensors> tensors = Reduce(tower, batch, options, storage);
+  if (!tensors.ok()) return tensors.status();
+  const int64_t bytes = tensors->bytes();
+  const int64_t max_frame = std::clamp<int64_t>(options_.max_frame, 1, kLargestMaxFrame);
+  int64_t step = 0;
+  while (step == 0) {
+    const absl::StatusOr<BatchIdentity> identity = AwaitRoom(tower, bytes, deadline);
+    if (!identity.ok()) return identity.status();
+    auto encoded = EncodeBatch(*identity, *tensors, options, max_frame);
+    MutexLock lock(&mutex_);
+    // A refusal, or the end, may have come while the bytes were copied.
+    if (encoded.ok() && !tower.state.ended() && tower.state.next_step() == identity->step) {
+      tower.state.Push(*std::move(encoded));  // the bytes that were reserved
+      step = identity->step;
+    } else {
+      Release(bytes);
+      if (!encoded.ok()) return encoded.status();
     }
   }
-  bool sent = true;
-  {
-    MutexLock lock(&wire_);
-    v1::UpdateRequest request;
-    while (sent && frames->Next(request)) sent = Send(request);
-  }
-  if (!sent) return AwaitEnd();
+  Pump(tower, step);
   MutexLock lock(&mutex_);
   if (absl::Status refusal = tower.state.TakeRefusal(); !refusal.ok()) return refusal;
-  return identity.step;
+  if (abandoned_) return Closed();
+  return step;
 }
 
+absl::StatusOr<BatchTensors> UpdateStream::Impl::Reduce(Tower& tower, const Batch& batch,
+                                                        const StepOptions& options,
+                                                        Contribution& storage) {
+  const BatchIdentity identity = OfStep(tower.identity, NextStep(tower));
+  absl::StatusOr<BatchTensors> raw = RawTensors(identity, batch);
+  if (!raw.ok() || options_.form == v1::BATCH_FORM_RAW) return raw;
+  const bool smaller_wins = options_.form == v1::BATCH_FORM_UNSPECIFIED;
+  if (smaller_wins && raw->bytes() <= LeastContributionBytes(batch)) return raw;
+  const double scale = options.gradient_scale.value_or(1);
+  if (!std::isfinite(scale) || scale <= 0) return raw;  // the server says what is wrong
+  if (!tower.described) {
+    if (absl::Status status = Describe(tower); !status.ok()) return status;
+  }
+  if (!tower.shape || !Fits(batch, *tower.shape)) return raw;
+  if (smaller_wins && raw->bytes() <= tower.shape->bytes()) return raw;
+  absl::StatusOr<Contribution> made = MakeContribution(identity, batch, *tower.shape, scale);
+  if (!made.ok()) return made.status();
+  storage = *std::move(made);
+  return ContributionTensors(storage.view(), raw->rows, storage.examples);
+}
+
+absl::Status UpdateStream::Impl::Describe(Tower& tower) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kDescribeTimeout));
+  v1::DescribeFactorRequest request;
+  request.set_name(tower.identity.factor);
+  v1::DescribeFactorResponse response;
+  const grpc::Status status = stub_->DescribeFactor(&context, request, &response);
+  if (!status.ok()) return FromGrpc(status);
+  tower.shape = LayerShapeOf(response.factor().spec());
+  tower.described = true;
+  return absl::OkStatus();
+}
+
+// ---- Wait
+
 absl::Status UpdateStream::Impl::WaitEnded(Tower& tower, int64_t step, absl::Time deadline) {
+  return WaitOutcome(tower, step, deadline, &TowerState::Outcome);
+}
+
+absl::Status UpdateStream::Impl::WaitDurable(Tower& tower, int64_t step, absl::Time deadline) {
+  return WaitOutcome(tower, step, deadline, &TowerState::DurableOutcome);
+}
+
+absl::Status UpdateStream::Impl::WaitOutcome(
+    Tower& tower, int64_t step, absl::Time deadline,
+    std::optional<absl::Status> (TowerState::*outcome)(int64_t)) {
   MutexLock lock(&mutex_);
   bool in_time = true;
   while (true) {
-    if (std::optional<absl::Status> outcome = tower.state.Outcome(step)) return *outcome;
+    if (std::optional<absl::Status> known = (tower.state.*outcome)(step)) return *known;
     if (!in_time) {
-      const v1::Progress& progress = tower.state.progress();
-      return TimedOut({.factor = progress.factor(), .tower = progress.tower()}, step,
-                      "has not ended in time");
+      const bool counted = tower.state.Outcome(step).has_value();
+      return BatchError(absl::StatusCode::kDeadlineExceeded, "", OfStep(tower.identity, step),
+                        absl::StrCat(counted ? "is not durable yet" : "has not ended in time",
+                                     WhyNothingComes()));
     }
     in_time = tower.changed.WaitUntil(&mutex_, deadline);
   }
+}
+
+std::string UpdateStream::Impl::WhyNothingComes() const {
+  if (greeted_) return "";
+  return absl::StrCat("; the server cannot be reached",
+                      last_.ok() ? "" : absl::StrCat(": ", last_.message()));
 }
 
 int64_t UpdateStream::Impl::NextStep(const Tower& tower) const {
@@ -244,6 +233,84 @@ v1::Progress UpdateStream::Impl::ProgressOf(const Tower& tower) const {
   return tower.state.progress();
 }
 
+UpdateStats UpdateStream::Impl::StatsOf(const Tower& tower) const {
+  MutexLock lock(&mutex_);
+  return tower.state.stats();
+}
+
+// ---- Sending
+
+void UpdateStream::Impl::Queue(const std::shared_ptr<Tower>& tower) {
+  if (std::exchange(tower->queued, true)) return;
+  ready_.push_back(tower);
+  work_.NotifyAll();
+}
+
+bool UpdateStream::Impl::AllSent() const {
+  return std::ranges::all_of(towers_,
+                             [](const auto& entry) { return entry.second->state.all_sent(); });
+}
+
+void UpdateStream::Impl::SendReady() {
+  while (true) {
+    std::shared_ptr<Tower> tower;
+    std::shared_ptr<Call> to_close;
+    {
+      MutexLock lock(&mutex_);
+      while (!end_ && ready_.empty() && to_close == nullptr) {
+        if (closed_ && greeted_ && !done_writing_ && AllSent()) {
+          done_writing_ = true;
+          to_close = call_;
+        } else {
+          work_.WaitUntil(&mutex_, absl::InfiniteFuture());
+        }
+      }
+      if (end_) return;
+      if (to_close == nullptr) {
+        tower = std::move(ready_.front());
+        ready_.pop_front();
+        tower->queued = false;
+      }
+    }
+    if (tower != nullptr) {
+      Pump(*tower, std::numeric_limits<int64_t>::max());
+    } else {
+      MutexLock wire(&wire_);
+      if (to_close->writable) to_close->stream->WritesDone();
+    }
+  }
+}
+
+void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
+  MutexLock wire(&wire_);
+  while (true) {
+    std::shared_ptr<Call> call;
+    std::shared_ptr<const EncodedBatch> batch;
+    v1::UpdateRequest open;
+    {
+      MutexLock lock(&mutex_);
+      if (!greeted_ || done_writing_ || tower.state.ended()) return;
+      call = call_;
+      if (std::exchange(tower.to_open, false)) {
+        *open.mutable_open() = tower.state.MakeOpen();
+      } else {
+        if (tower.state.step_to_send() > through) return;
+        batch = tower.state.TakeToSend();
+        if (batch == nullptr) return;
+        if (closed_) work_.NotifyAll();
+      }
+    }
+    if (!call->writable) return;
+    if (batch == nullptr) {
+      if (!call->stream->Write(open)) return;
+      continue;
+    }
+    for (const v1::UpdateRequest& message : batch->messages) {
+      if (!call->stream->Write(message)) return;
+    }
+  }
+}
+
 // ---- The end
 
 absl::Status UpdateStream::Impl::status() const {
@@ -253,25 +320,25 @@ absl::Status UpdateStream::Impl::status() const {
 
 absl::Status UpdateStream::Impl::Close(absl::Duration timeout) {
   MutexLock closing(&closing_);
-  if (reader_.joinable()) {
+  if (connector_.joinable()) {
+    const absl::Time deadline = absl::Now() + timeout;
     {
       MutexLock lock(&mutex_);
       closed_ = true;
-    }
-    // Bounds all that follows: once the call is cancelled, every operation on it returns.
-    std::thread watchdog([this, deadline = absl::Now() + timeout] {
-      MutexLock lock(&mutex_);
+      for (auto& [key, tower] : towers_) tower->changed.NotifyAll();
+      space_.NotifyAll();
+      work_.NotifyAll();
+      ended_.NotifyAll();
       while (!end_ && ended_.WaitUntil(&mutex_, deadline)) {
       }
-      if (!end_) context_.TryCancel();
-    });
-    {
-      MutexLock lock(&wire_);
-      if (writable_) call_->WritesDone();
-      writable_ = false;
+      if (!end_) {
+        abandoned_ = true;
+        if (call_ != nullptr) call_->context.TryCancel();
+        ended_.NotifyAll();
+      }
     }
-    reader_.join();
-    watchdog.join();
+    connector_.join();
+    sender_.join();
   }
   MutexLock lock(&mutex_);
   return last_;

@@ -8,10 +8,10 @@
 
 namespace fisherd {
 
-FakeServer::FakeServer() {
+FakeServer::FakeServer(const std::string& address) {
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(this);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // as fisherd: small, fixed windows
   server_ = builder.BuildAndStart();
@@ -76,14 +76,14 @@ void FakeServer::Send(const v1::UpdateResponse& response) {
 }
 
 grpc::Status Error(grpc::StatusCode code, const std::string& reason, const std::string& message,
-                   const std::string& factor) {
+                   const std::string& factor, int retry_ms) {
   google::rpc::ErrorInfo info;
   info.set_reason(reason);
   info.set_domain("fisherd");
   (*info.mutable_metadata())["factor"] = factor;
   google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(2);
-  retry.mutable_retry_delay()->set_nanos(500000000);
+  retry.mutable_retry_delay()->set_seconds(retry_ms / 1000);
+  retry.mutable_retry_delay()->set_nanos(retry_ms % 1000 * 1000000);
   google::rpc::Status details;
   details.set_code(code);
   details.set_message(message);
@@ -103,6 +103,7 @@ v1::Progress ProgressAt(int64_t next) {
   progress.set_durable(next - 1);
   progress.set_open_through(next + 1);
   progress.set_window(2);
+  progress.set_first(next);
   return progress;
 }
 
@@ -115,6 +116,13 @@ v1::UpdateResponse OpenedAt(int64_t next) {
 v1::UpdateResponse AckAt(int64_t next) {
   v1::UpdateResponse response;
   *response.mutable_ack()->mutable_progress() = ProgressAt(next);
+  return response;
+}
+
+v1::UpdateResponse HoldAt(int64_t step) {
+  v1::UpdateResponse response;
+  response.mutable_hold()->set_factor("f");
+  response.mutable_hold()->set_step(step);
   return response;
 }
 

@@ -63,7 +63,8 @@ class FakeServer final : public v1::FactorService::Service {
   using UpdateCall = grpc::ServerReaderWriter<v1::UpdateResponse, v1::UpdateRequest>;
   using MultiplyCall = grpc::ServerReaderWriter<v1::MultiplyResponse, v1::MultiplyRequest>;
 
-  FakeServer();
+  // On a port of its own, or at the address of one that is gone.
+  explicit FakeServer(const std::string& address = "127.0.0.1:0");
   ~FakeServer() override;
 
   const std::string& address() const { return address_; }
@@ -89,6 +90,8 @@ class FakeServer final : public v1::FactorService::Service {
   Handler<grpc::Status(const v1::UnregisterRequest&)> on_unregister;
   Handler<grpc::Status(const v1::UpdateInversesRequest&, v1::UpdateInversesResponse&)>
       on_update_inverses;
+  Handler<grpc::Status(const v1::SetTowersRequest&, v1::SetTowersResponse&)> on_set_towers;
+  Handler<grpc::Status(const v1::WatchRequest&, grpc::ServerWriter<v1::WatchResponse>&)> on_watch;
 
   // ---- The update stream, as the test sees it.
 
@@ -157,6 +160,14 @@ class FakeServer final : public v1::FactorService::Service {
                               v1::UpdateInversesResponse* response) override {
     return on_update_inverses(*request, *response);
   }
+  grpc::Status SetTowers(grpc::ServerContext*, const v1::SetTowersRequest* request,
+                         v1::SetTowersResponse* response) override {
+    return on_set_towers(*request, *response);
+  }
+  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    return on_watch(*request, *writer);
+  }
 
   std::mutex write_mutex_;  // one answer at a time; locked before mutex_
   mutable std::mutex mutex_;
@@ -170,12 +181,13 @@ class FakeServer final : public v1::FactorService::Service {
 
 // A gRPC status with the details that fisherd's errors have.
 grpc::Status Error(grpc::StatusCode code, const std::string& reason, const std::string& message,
-                   const std::string& factor = "f");
+                   const std::string& factor = "f", int retry_ms = 2500);
 
 // Where factor "f" stands for tower 0, incarnation 7, epoch 3, window 2.
 v1::Progress ProgressAt(int64_t next);
 v1::UpdateResponse OpenedAt(int64_t next);
 v1::UpdateResponse AckAt(int64_t next);
+v1::UpdateResponse HoldAt(int64_t step);
 v1::UpdateResponse RefusedAt(int64_t step, grpc::StatusCode code, const std::string& reason,
                              const std::string& message);
 

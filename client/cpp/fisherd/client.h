@@ -60,6 +60,11 @@ struct FactorOptions {
   v1::TowerWeighting tower_weighting = v1::TOWER_WEIGHTING_TOWER_MEAN;
   bool zero_debias = true;
   v1::InitialCovariance initial_covariance = v1::INITIAL_COVARIANCE_ZEROS;
+  v1::UpdateMode update_mode = v1::UPDATE_MODE_SYNCHRONOUS;  // or ASYNCHRONOUS
+  // What becomes of a step whose towers have not all come in time.
+  v1::GatherPolicy gather_policy = v1::GATHER_POLICY_FAIL;  // or PARTIAL
+  std::optional<absl::Duration> gather_timeout = {};        // the server's own if absent
+  int window = 0;  // steps that may be open at once; 0: the server's own
 };
 
 // Waits until this step has ended; another incarnation than the factor's is an error.
@@ -117,8 +122,9 @@ struct Product {
 };
 
 // A connection to one server. Thread-safe. All calls block; errors are those of
-// factor_service.proto, see fisherd/status.h, and UNAVAILABLE if the server cannot be reached. No
-// call is repeated by itself.
+// factor_service.proto, see fisherd/status.h, and UNAVAILABLE if the server cannot be reached. Over
+// a channel of Connect's, small calls that do no harm twice are tried again for a few seconds
+// before that is their answer; transfers are not.
 class Client {
  public:
   // Connects to "host:port", without encryption. UNAVAILABLE if there is no server in time.
@@ -147,6 +153,9 @@ class Client {
   absl::Status Delete(std::string_view name);
   // Back to the initial covariance and step 1, under a new incarnation.
   absl::StatusOr<v1::FactorInfo> Reset(std::string_view name);
+  // How many towers make a step, from the first step on that is not open, or `now`, from the first
+  // that has not ended. Returns that step.
+  absl::StatusOr<int64_t> SetTowers(std::string_view name, int towers, bool now = false);
 
   absl::Status SetDamping(std::string_view name, double value);
   absl::StatusOr<std::vector<v1::DampingInfo>> ListDampings(std::string_view prefix = "");
@@ -181,6 +190,12 @@ class Client {
   template <FloatOrDouble Scalar = float>
   absl::StatusOr<std::vector<Product<Scalar>>> MultiplyAll(
       std::span<const MultiplyItem> items, absl::Duration timeout = absl::Minutes(10));
+
+  // Calls back, in this thread, with what happens to the factors whose names start with `prefix`:
+  // first one PRESENT for each. When the connection is lost it is made again, and begins so again.
+  // Returns OK when the callback returns false, else what ended the call for good.
+  absl::Status Watch(std::string_view prefix,
+                     const std::function<bool(const v1::FactorEvent&)>& callback);
 
   // Opens this client's stream of updates; a newer one closes the older. Does not wait: what is
   // wrong with the stream is the answer of its first Open.

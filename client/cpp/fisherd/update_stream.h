@@ -46,6 +46,27 @@ struct StepOptions {
 struct UpdateStreamOptions {
   // Bytes of elements per message at most, if a row is not larger. From 1 to 3 MiB.
   int64_t max_frame = int64_t{1} << 20;
+  // Bytes of elements, of all writers, that are kept for the case that they must be sent again. At
+  // least one round's: a batch of each factor.
+  int64_t max_buffered_bytes = int64_t{1} << 30;
+  // How batches travel: as they are (RAW), or reduced to their covariances by this process
+  // (CONTRIBUTION). UNSPECIFIED takes what has fewer bytes, batch by batch.
+  v1::BatchForm form = v1::BATCH_FORM_UNSPECIFIED;
+  // A stream that is cut is opened again after a delay that doubles from the first to the second,
+  // give or take; and ends with the last error when that has not helped for reconnect_timeout.
+  absl::Duration first_reconnect_delay = absl::Milliseconds(100);
+  absl::Duration max_reconnect_delay = absl::Seconds(10);
+  absl::Duration reconnect_timeout = absl::InfiniteDuration();
+};
+
+// What a writer has done since it was opened.
+struct UpdateStats {
+  int64_t raw_batches = 0;  // written, in either form
+  int64_t raw_bytes = 0;
+  int64_t contribution_batches = 0;
+  int64_t contribution_bytes = 0;
+  int64_t resent_batches = 0;  // once more, after a cut or a hold
+  int64_t reconnects = 0;      // streams on which the tower was opened anew
 };
 
 struct OpenOptions {
@@ -56,8 +77,12 @@ struct OpenOptions {
 };
 
 // Writes one tower's batches of one factor. Used by one thread at a time; writers of one stream may
-// be used by different threads. When the factor is reset or deleted, its steps are refused
-// (OLD_INCARNATION, TOWER_NOT_OPEN, FACTOR_NOT_FOUND) until it is opened anew.
+// be used by different threads.
+//
+// What is written is kept until the server has counted it for good or said that it never will, and
+// is sent again when the stream was cut, the server was restarted, or had no room for it. So each
+// batch counts exactly once. When the factor is reset or deleted, or another process takes the
+// tower over, the writer ends (OLD_INCARNATION, FACTOR_NOT_FOUND, TOWER_CLAIMED); open anew.
 //
 // A batch that the server refuses has changed nothing. The refusal is kept until a Write or a
 // WaitEnded has reported it; the writer then goes on at the refused step, and the steps that were
@@ -80,25 +105,36 @@ class UpdateWriter {
   // this tower's batch.
   v1::Progress progress() const;
 
-  // Sends a batch as the next step, and returns that step's number. It does not wait for the step
-  // to end, only until the server's window has room for it (the step is below next + window) and
-  // the transport has taken the bytes. Errors, after which nothing of this batch counts:
+  UpdateStats stats() const;
+
+  // Writes a batch as the next step, and returns that step's number. It does not wait for the step
+  // to end, only until the window has room for it (the step is below next + window) and the buffer
+  // too, and, if the stream stands, until the transport has taken the bytes. Errors, after which
+  // nothing of this batch counts:
   //
-  //   INVALID_ARGUMENT     BAD_ARGUMENT: the tensors' rows differ, or one row exceeds a message
-  //   DEADLINE_EXCEEDED    the window had no room within `timeout`: another tower lags
+  //   INVALID_ARGUMENT     BAD_ARGUMENT: the tensors' rows differ, or one row exceeds a message.
+  //                        NON_FINITE_INPUT: found while a contribution was computed
+  //   FAILED_PRECONDITION  LATE: the step has ended without this tower; the next Write is of the
+  //                        one after it
+  //   DEADLINE_EXCEEDED    the window had no room within `timeout`: another tower lags, or the
+  //                        server is away
+  //   RESOURCE_EXHAUSTED   CLIENT_BUFFER: the buffer had no room within `timeout`, or never will
   //   the refusal's own    this batch, or one before it, was refused; see next_step()
-  //   the stream's own     the stream has ended, see UpdateStream::status()
+  //   the writer's own     it has ended, or the stream, see UpdateStream::status()
   absl::StatusOr<int64_t> Write(const Batch& batch, const StepOptions& options,
                                 absl::Duration timeout = absl::InfiniteDuration());
 
-  // Waits until a written step has ended: OK if it was counted.
+  // Waits until a written step has ended, over cuts and restarts: OK if it was counted.
   //
-  //   FAILED_PRECONDITION  STEP_FAILED: the step ended without being counted; the factor stayed
+  //   FAILED_PRECONDITION  STEP_FAILED: the step ended without counting this batch
   //   OUT_OF_RANGE         the step has not been written
   //   DEADLINE_EXCEEDED    it has not ended within `timeout`
   //   the refusal's own    its batch was refused, or one before it
-  //   the stream's own     the stream has ended; whether the step will count is not known
+  //   the writer's own     it has ended; whether the step will count is not known
   absl::Status WaitEnded(int64_t step, absl::Duration timeout = absl::InfiniteDuration());
+
+  // The same, until the step has been counted for good: a crash of the server cannot undo it.
+  absl::Status WaitDurable(int64_t step, absl::Duration timeout = absl::InfiniteDuration());
 
  private:
   friend class UpdateStream;
@@ -117,22 +153,26 @@ class UpdateStream {
   // Closes, within a few seconds.
   ~UpdateStream();
 
-  // Claims a tower of a factor. A writer that this stream has opened for it before ends with
-  // ABORTED.
+  // Claims a tower of a factor, and says where it begins: UpdateWriter::next_step(). A writer that
+  // this stream has opened for it before ends with ABORTED, and what it kept goes.
   //
   //   FAILED_PRECONDITION  TOWER_CLAIMED: another process holds the tower
   //   NOT_FOUND            FACTOR_NOT_FOUND
   //   OUT_OF_RANGE         the factor has no such tower
+  //   UNAVAILABLE          no server was reached in time
   //   the stream's own     the stream has ended
   absl::StatusOr<UpdateWriter> Open(std::string_view factor, int tower,
                                     const OpenOptions& options = {});
 
-  // OK while the stream lives, then how it ended (CANCELLED after Close).
+  // OK while the stream lives, cut or not, then how it ended (CANCELLED after Close). What ends it
+  // for good: ABORTED (STREAM_SUPERSEDED), UNAUTHENTICATED, PERMISSION_DENIED, UNIMPLEMENTED,
+  // INVALID_ARGUMENT and the like, and reconnect_timeout.
   absl::Status status() const;
 
-  // Lets the server read what was written and ends the stream; if the server takes longer than
-  // `timeout`, cancels it. Returns the server's last status. Batches that are whole at the server
-  // still count.
+  // Sends what has been written but not sent, lets the server read it, and ends the stream; if that
+  // takes longer than `timeout`, cancels it. Returns the server's last status, or UNAVAILABLE if
+  // not everything has reached it. Batches that are whole at the server still count; whether they
+  // have, WaitEnded and WaitDurable say before.
   absl::Status Close(absl::Duration timeout = absl::Seconds(5));
 
  private:

@@ -18,12 +18,12 @@ const StepOptions kOptions = {.decay = 0.9};
 
 std::vector<v1::UpdateRequest> Cut(const Batch& batch, int64_t max_frame,
                                    const StepOptions& options = kOptions) {
-  absl::StatusOr<BatchFrames> frames = BatchFrames::Make(kIdentity, batch, options, max_frame);
-  EXPECT_TRUE(frames.ok()) << frames.status();
-  std::vector<v1::UpdateRequest> messages;
-  v1::UpdateRequest request;
-  while (frames->Next(request)) messages.push_back(request);
-  return messages;
+  const absl::StatusOr<BatchTensors> tensors = RawTensors(kIdentity, batch);
+  EXPECT_TRUE(tensors.ok()) << tensors.status();
+  const auto encoded = EncodeBatch(kIdentity, *tensors, options, max_frame);
+  EXPECT_TRUE(encoded.ok()) << encoded.status();
+  EXPECT_EQ((*encoded)->bytes, tensors->bytes());
+  return (*encoded)->messages;
 }
 
 // Puts the frames of a batch of float tensors with `cols` columns each together again.
@@ -180,15 +180,41 @@ TEST(BatchDigestTest, IsStable) {
   EXPECT_EQ(hex, "4a56e60766549e48c7b476ca7266a8ee");
 }
 
+TEST_F(BatchFramesTest, AContributionTravelsAsOneTensorOfItsOwnRows) {
+  const Matrix<float> c = Matrix<float>::Random(4, 2);
+  const auto encode = [&](std::optional<double> examples) {
+    return (*EncodeBatch(kIdentity, ContributionTensors(c, 7, examples),
+                         {.decay = 0.5, .gradient_scale = 64}, /*max_frame=*/16))
+        ->messages;
+  };
+  const std::vector<v1::UpdateRequest> messages = encode(2.5);
+  ASSERT_EQ(messages.size(), 2u);
+  const v1::BatchHeader& header = messages[0].header();
+  EXPECT_EQ(header.form(), v1::BATCH_FORM_CONTRIBUTION);
+  EXPECT_EQ(header.rows(), 7);
+  EXPECT_EQ(header.examples(), 2.5);
+  EXPECT_FALSE(header.has_gradient_scale()) << "it is in the squares already";
+  ASSERT_EQ(header.tensors_size(), 1);
+  EXPECT_EQ(header.tensors(0).ShortDebugString(),
+            "role: TENSOR_ROLE_CONTRIBUTION dtype: DATA_TYPE_FLOAT32 shape: 4 shape: 2");
+  EXPECT_EQ(messages[1].end().rows(), 4);
+  EXPECT_EQ(Assemble(messages, 4, {2})[0], c);
+  EXPECT_FALSE(encode({})[0].header().has_examples());
+  EXPECT_NE(encode({})[0].header().digest(), header.digest());
+}
+
 TEST_F(BatchFramesTest, RefusesWhatCannotBeCutByRows) {
   const auto refused = [](const Batch& batch, const char* field, const char* message) {
-    const absl::Status status = BatchFrames::Make(kIdentity, batch, kOptions, 1 << 20).status();
+    const absl::StatusOr<BatchTensors> tensors = RawTensors(kIdentity, batch);
+    const absl::Status status = tensors.ok()
+                                    ? EncodeBatch(kIdentity, *tensors, kOptions, 1 << 20).status()
+                                    : tensors.status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(ErrorReason(status), "BAD_ARGUMENT");
     EXPECT_EQ(ErrorMetadata(status).at("field"), field);
     EXPECT_EQ(ErrorMetadata(status).at("factor"), "f");
     EXPECT_EQ(ErrorMetadata(status).at("tower"), "1");
-    EXPECT_THAT(std::string(status.message()), HasSubstr("factor \"f\", tower 1: "));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("factor \"f\", tower 1, step 3: "));
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   };
   refused({}, "inputs", "no tensors");

@@ -48,6 +48,41 @@ TEST_F(ClientTest, CreateFactorSaysWhatTheFactorIs) {
   EXPECT_FALSE(spec.zero_debias());
 }
 
+TEST_F(ClientTest, CreateFactorSaysHowItsStepsAreGathered) {
+  Shared<v1::FactorSpec> created;
+  server_.on_create = [&](const v1::CreateFactorRequest& request, v1::CreateFactorResponse&) {
+    created.Set(request.spec());
+    return grpc::Status::OK;
+  };
+  const FullyConnectedDiagonal layer = {.input_size = 2, .output_size = 3};
+  ASSERT_TRUE(client_.CreateFactor("f", layer).ok());
+  EXPECT_FALSE(created.Get().has_gather_timeout());
+  EXPECT_EQ(created.Get().window(), 0);
+  ASSERT_TRUE(client_
+                  .CreateFactor("f", layer,
+                                {.update_mode = v1::UPDATE_MODE_ASYNCHRONOUS,
+                                 .gather_policy = v1::GATHER_POLICY_PARTIAL,
+                                 .gather_timeout = absl::Milliseconds(1500),
+                                 .window = 7})
+                  .ok());
+  EXPECT_EQ(created.Get().update_mode(), v1::UPDATE_MODE_ASYNCHRONOUS);
+  EXPECT_EQ(created.Get().gather_policy(), v1::GATHER_POLICY_PARTIAL);
+  EXPECT_EQ(created.Get().gather_timeout().seconds(), 1);
+  EXPECT_EQ(created.Get().gather_timeout().nanos(), 500'000'000);
+  EXPECT_EQ(created.Get().window(), 7);
+}
+
+TEST_F(ClientTest, SetTowersSaysFromWhichStepOn) {
+  server_.on_set_towers = [](const v1::SetTowersRequest& request, v1::SetTowersResponse& response) {
+    EXPECT_EQ(request.name(), "f");
+    EXPECT_EQ(request.towers(), 3);
+    response.set_from_step(request.now() ? 8 : 11);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(*client_.SetTowers("f", 3), 11);
+  EXPECT_EQ(*client_.SetTowers("f", 3, /*now=*/true), 8);
+}
+
 TEST_F(ClientTest, ErrorsKeepCodeMessageAndDetails) {
   server_.on_describe = [](const v1::DescribeFactorRequest& request, v1::DescribeFactorResponse&) {
     return Error(grpc::StatusCode::NOT_FOUND, "FACTOR_NOT_FOUND", "there is none", request.name());

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "client/cpp/errors.h"
 #include "fisherd/status.h"
 #include "tests/client/fake_server.h"
 
@@ -16,11 +17,18 @@ class TowerStateTest : public testing::Test {
   TowerStateTest() { tower_.OnOpened(ProgressAt(5)); }
 
   void Write(int count) {
-    for (int i = 0; i < count; ++i) tower_.BeginStep();
+    for (int i = 0; i < count; ++i) {
+      auto batch = std::make_shared<EncodedBatch>();
+      batch->bytes = 10;
+      tower_.Push(batch);
+    }
   }
   absl::StatusCode CodeOf(int64_t step) {
     const auto outcome = tower_.Outcome(step);
     return outcome ? outcome->code() : absl::StatusCode::kUnknown;
+  }
+  static absl::Status Reason(const char* reason) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason, reason);
   }
   void Failed(int64_t first, int64_t last, v1::Progress& progress) {
     v1::StepRun& run = *progress.add_missed();
@@ -29,13 +37,13 @@ class TowerStateTest : public testing::Test {
     run.set_outcome(v1::STEP_OUTCOME_FAILED);
   }
 
-  TowerState tower_{"f", 0};
+  TowerState tower_{"f", 0, false};
 };
 
 TEST(TowerStateUnopenedTest, NothingIsHeardBeforeOpened) {
-  TowerState tower("f", 0);
+  TowerState tower("f", 0, true);
   tower.OnAck(ProgressAt(9));
-  tower.OnRefused(3, absl::InternalError("of an older life"));
+  tower.OnRefused(3, absl::InternalError("of an older writer"));
   EXPECT_FALSE(tower.opened());
   tower.OnOpened(ProgressAt(1));
   EXPECT_TRUE(tower.opened());
@@ -108,24 +116,124 @@ TEST_F(TowerStateTest, ARefusalTakesBackTheStepsAfterIt) {
   const absl::Status later = *tower_.Outcome(6);
   EXPECT_EQ(later.code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ErrorReason(later), "STEP_OUT_OF_ORDER");
-  EXPECT_THAT(std::string(later.message()), HasSubstr("when step 5 was refused"));
+  EXPECT_THAT(std::string(later.message()), HasSubstr("after step 5, which was refused"));
   EXPECT_THAT(std::string(later.message()), HasSubstr("NaN in inputs"));
   EXPECT_EQ(tower_.TakeRefusal().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(tower_.TakeRefusal().ok()) << "reported once";
 }
 
-TEST_F(TowerStateTest, AForetoldRefusalDoesNotHitTheRewrittenStep) {
+TEST_F(TowerStateTest, RefusalsAsOutOfOrderAreNotHeard) {
   Write(2);  // 5 and 6
   tower_.OnRefused(5, absl::InvalidArgumentError("NaN in inputs"));
   EXPECT_FALSE(tower_.TakeRefusal().ok());
-  Write(2);                                                       // 5 and 6 again
-  tower_.OnRefused(6, absl::OutOfRangeError("does not follow"));  // of the first 6
+  Write(2);                                          // 5 and 6 again
+  tower_.OnRefused(6, Reason("STEP_OUT_OF_ORDER"));  // of the first 6
   EXPECT_EQ(tower_.next_step(), 7);
   EXPECT_TRUE(tower_.TakeRefusal().ok());
   EXPECT_EQ(tower_.Outcome(6), std::nullopt);
   tower_.OnRefused(6, absl::InvalidArgumentError("of the second 6"));
   EXPECT_EQ(tower_.next_step(), 6);
   EXPECT_EQ(tower_.TakeRefusal().message(), "of the second 6");
+}
+
+TEST_F(TowerStateTest, ALateBatchTakesNoOtherWithIt) {
+  Write(2);
+  tower_.OnRefused(5, Reason("LATE"));
+  EXPECT_EQ(tower_.next_step(), 7);
+  EXPECT_EQ(tower_.bytes(), 10);
+  EXPECT_EQ(tower_.Outcome(5), std::nullopt) << "`missed` will say";
+  v1::Progress ack = ProgressAt(6);
+  Failed(5, 5, ack);
+  tower_.OnAck(ack);
+  EXPECT_EQ(CodeOf(5), absl::StatusCode::kFailedPrecondition);
+  tower_.OnRefused(6, Reason("FORGOTTEN"));
+  EXPECT_EQ(ErrorReason(*tower_.Outcome(6)), "FORGOTTEN");
+}
+
+TEST_F(TowerStateTest, AStepThatHasEndedIsSkippedAndSaidSo) {
+  EXPECT_TRUE(tower_.SkipLateStep().ok());
+  v1::Progress ack = ProgressAt(6);
+  Failed(5, 5, ack);
+  tower_.OnAck(ack);
+  EXPECT_EQ(ErrorReason(tower_.SkipLateStep()), "LATE");
+  EXPECT_EQ(tower_.next_step(), 6);
+  EXPECT_TRUE(tower_.SkipLateStep().ok());
+}
+
+TEST_F(TowerStateTest, ALostTowerEnds) {
+  for (const char* reason :
+       {"OLD_INCARNATION", "TOWER_CLAIMED", "TOWER_NOT_OPEN", "FACTOR_NOT_FOUND"}) {
+    TowerState tower("f", 0, false);
+    tower.OnOpened(ProgressAt(5));
+    tower.Push(std::make_shared<EncodedBatch>());
+    tower.OnRefused(5, Reason(reason));
+    EXPECT_TRUE(tower.ended()) << reason;
+    EXPECT_TRUE(tower.all_sent());
+  }
+  tower_.OnRefused(0, absl::InternalError("of the tower"));
+  EXPECT_EQ(tower_.end().message(), "of the tower");
+}
+
+TEST_F(TowerStateTest, AnotherIncarnationEndsTheTower) {
+  Write(1);
+  tower_.OnCut();
+  v1::Progress other = ProgressAt(1);
+  other.set_incarnation(8);
+  tower_.OnOpened(other);
+  EXPECT_EQ(ErrorReason(*tower_.Outcome(5)), "OLD_INCARNATION");
+  EXPECT_EQ(tower_.bytes(), 0);
+}
+
+TEST(TowerStateOpenTest, TakesOverOnlyUntilItIsOpen) {
+  TowerState tower("f", 2, /*take_over=*/true);
+  v1::Open open = tower.MakeOpen();
+  EXPECT_EQ(open.factor(), "f");
+  EXPECT_EQ(open.tower(), 2);
+  EXPECT_EQ(open.from(), 0);
+  EXPECT_EQ(open.through(), 0);
+  EXPECT_TRUE(open.take_over());
+  tower.OnOpened(ProgressAt(5));
+  tower.Push(std::make_shared<EncodedBatch>());
+  open = tower.MakeOpen();
+  EXPECT_EQ(open.from(), 5);
+  EXPECT_EQ(open.through(), 5);
+  EXPECT_FALSE(open.take_over());
+}
+
+TEST_F(TowerStateTest, CountsWhatItDoes) {
+  Write(1);
+  auto contribution = std::make_shared<EncodedBatch>();
+  contribution->bytes = 7;
+  contribution->form = v1::BATCH_FORM_CONTRIBUTION;
+  tower_.Push(contribution);
+  while (tower_.TakeToSend() != nullptr) {
+  }
+  EXPECT_TRUE(tower_.all_sent());
+  tower_.OnCut();
+  EXPECT_FALSE(tower_.all_sent());
+  tower_.OnOpened(ProgressAt(6));
+  EXPECT_EQ(tower_.TakeToSend(), contribution);
+  const UpdateStats& stats = tower_.stats();
+  EXPECT_EQ(stats.raw_batches, 1);
+  EXPECT_EQ(stats.raw_bytes, 10);
+  EXPECT_EQ(stats.contribution_batches, 1);
+  EXPECT_EQ(stats.contribution_bytes, 7);
+  EXPECT_EQ(stats.resent_batches, 1);
+  EXPECT_EQ(stats.reconnects, 1);
+}
+
+TEST_F(TowerStateTest, DurableIsMoreThanEnded) {
+  Write(1);
+  EXPECT_EQ(tower_.DurableOutcome(5), std::nullopt);
+  v1::Progress ack = ProgressAt(6);
+  ack.set_durable(4);
+  tower_.OnAck(ack);
+  EXPECT_TRUE(tower_.Outcome(5)->ok());
+  EXPECT_EQ(tower_.DurableOutcome(5), std::nullopt);
+  tower_.OnAck(ProgressAt(6));
+  EXPECT_TRUE(tower_.DurableOutcome(5)->ok());
+  tower_.End(absl::UnavailableError("gone"));
+  EXPECT_TRUE(tower_.DurableOutcome(5)->ok());
 }
 
 TEST_F(TowerStateTest, WaitingReportsARefusalToo) {

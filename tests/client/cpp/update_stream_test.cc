@@ -1,5 +1,5 @@
 // Tests of update_stream.cc and update_stream_impl.cc: a client's stream against a server that the
-// test plays.
+// test plays. What cuts do to it: update_connection_test.cc.
 
 #include "fisherd/update_stream.h"
 
@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <latch>
+#include <limits>
 #include <map>
 #include <memory>
 #include <thread>
@@ -22,6 +23,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr StepOptions kOptions = {.decay = 0.9};
+const UpdateStreamOptions kRaw = {.form = v1::BATCH_FORM_RAW};
 
 class UpdateStreamTest : public testing::Test {
  protected:
@@ -53,7 +55,7 @@ class UpdateStreamTest : public testing::Test {
 };
 
 TEST_F(UpdateStreamTest, SaysHelloThenOpensThenSendsBatches) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream, "f", 0);
   EXPECT_EQ(writer.factor(), "f");
   EXPECT_EQ(writer.tower(), 0);
@@ -77,14 +79,14 @@ TEST_F(UpdateStreamTest, SaysHelloThenOpensThenSendsBatches) {
 }
 
 TEST_F(UpdateStreamTest, ANewerStreamOfAClientHasTheSameIdAndAHigherNumber) {
-  UpdateStream first = client_.OpenUpdates();
+  UpdateStream first = client_.OpenUpdates(kRaw);
   const v1::Hello one = server_.Message(0).hello();
-  UpdateStream second = client_.OpenUpdates();
+  UpdateStream second = client_.OpenUpdates(kRaw);
   const v1::Hello two = server_.Message(1).hello();
   EXPECT_EQ(one.client_id(), two.client_id());
   EXPECT_LT(one.stream(), two.stream());
   Client other = server_.Connect();
-  UpdateStream third = other.OpenUpdates();
+  UpdateStream third = other.OpenUpdates(kRaw);
   EXPECT_NE(server_.Message(2).hello().client_id(), one.client_id());
 }
 
@@ -96,7 +98,7 @@ TEST_F(UpdateStreamTest, ARefusedOpenIsItsError) {
     }
     return std::optional<grpc::Status>();
   };
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   const absl::Status status = stream.Open("f", 0, {.take_over = true}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(), "is claimed");
@@ -107,7 +109,7 @@ TEST_F(UpdateStreamTest, ARefusedOpenIsItsError) {
 
 TEST_F(UpdateStreamTest, AnOpenWithoutAnswerTimesOutAndCanBeRepeated) {
   server_.on_update = nullptr;
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   const absl::Status status = stream.Open("f", 0, {.timeout = absl::Milliseconds(20)}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(status.message()), HasSubstr("factor \"f\", tower 0"));
@@ -122,7 +124,8 @@ TEST_F(UpdateStreamTest, AnOpenWithoutAnswerTimesOutAndCanBeRepeated) {
 
 TEST_F(UpdateStreamTest, BatchesOfSeveralWritersAreContiguous) {
   constexpr int kWriters = 4;
-  UpdateStream stream = client_.OpenUpdates({.max_frame = 1});  // a row a message
+  UpdateStream stream =
+      client_.OpenUpdates({.max_frame = 1, .form = v1::BATCH_FORM_RAW});  // a row a message
   std::vector<UpdateWriter> writers;
   for (int tower = 0; tower < kWriters; ++tower) writers.push_back(Open(stream, "f", tower));
   std::vector<std::thread> threads;
@@ -148,7 +151,7 @@ TEST_F(UpdateStreamTest, BatchesOfSeveralWritersAreContiguous) {
 }
 
 TEST_F(UpdateStreamTest, WriteWaitsForTheWindowAndNoLonger) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
@@ -171,7 +174,7 @@ TEST_F(UpdateStreamTest, WriteWaitsForTheWindowAndNoLonger) {
 }
 
 TEST_F(UpdateStreamTest, WaitEndedReturnsWithTheAcknowledgement) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   const int64_t step = *writer.Write(batch(), kOptions);
   EXPECT_EQ(writer.WaitEnded(step, absl::Milliseconds(20)).code(),
@@ -184,7 +187,7 @@ TEST_F(UpdateStreamTest, WaitEndedReturnsWithTheAcknowledgement) {
 }
 
 TEST_F(UpdateStreamTest, AFailedStepIsTold) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   const int64_t step = *writer.Write(batch(), kOptions);
   v1::UpdateResponse ack = AckAt(2);
@@ -200,7 +203,7 @@ TEST_F(UpdateStreamTest, AFailedStepIsTold) {
 }
 
 TEST_F(UpdateStreamTest, ARefusedBatchIsReportedOnceAndWrittenAgain) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
@@ -221,7 +224,7 @@ TEST_F(UpdateStreamTest, ARefusedBatchIsReportedOnceAndWrittenAgain) {
 }
 
 TEST_F(UpdateStreamTest, AnUnreportedRefusalIsTheNextWritesAnswer) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   server_.AwaitBatches(1);
@@ -234,7 +237,7 @@ TEST_F(UpdateStreamTest, AnUnreportedRefusalIsTheNextWritesAnswer) {
 }
 
 TEST_F(UpdateStreamTest, ARefusalWakesAWriterThatWaitsForTheWindow) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
@@ -245,22 +248,158 @@ TEST_F(UpdateStreamTest, ARefusalWakesAWriterThatWaitsForTheWindow) {
   server.join();
 }
 
-TEST_F(UpdateStreamTest, AHeldBatchIsARefusalThatPasses) {
-  UpdateStream stream = client_.OpenUpdates();
+TEST_F(UpdateStreamTest, ARefusalAsOutOfOrderSaysNothingNew) {
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
-  v1::UpdateResponse hold;
-  hold.mutable_hold()->set_factor("f");
-  hold.mutable_hold()->set_step(1);
-  server_.Send(hold);
-  const absl::Status status = writer.WaitEnded(1);
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("no room"));
-  EXPECT_EQ(*writer.Write(batch(), kOptions), 1);
+  server_.Send(RefusedAt(1, grpc::StatusCode::OUT_OF_RANGE, "STEP_OUT_OF_ORDER", "stale"));
+  server_.Send(AckAt(2));
+  EXPECT_TRUE(writer.WaitEnded(1).ok());
+}
+
+TEST_F(UpdateStreamTest, HeldBatchesAreSentAgainWithoutTheirWriter) {
+  UpdateStream stream = client_.OpenUpdates(kRaw);
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 2);
+  server_.AwaitBatches(2);
+  server_.Send(HoldAt(1));
+  server_.Send(HoldAt(2));
+  v1::UpdateResponse room = AckAt(1);
+  room.mutable_ack()->mutable_progress()->set_open_through(0);
+  server_.Send(room);
+  room.mutable_ack()->mutable_progress()->set_open_through(1);
+  server_.Send(room);
+  EXPECT_EQ(server_.Message(4).header().step(), 1);
+  EXPECT_EQ(server_.Message(4).SerializeAsString(), server_.Message(2).SerializeAsString());
+  room.mutable_ack()->mutable_progress()->set_open_through(2);
+  server_.Send(room);
+  EXPECT_EQ(server_.Message(5).header().step(), 2);
+  EXPECT_EQ(writer.stats().resent_batches, 2);
+  server_.Send(AckAt(3));
+  EXPECT_TRUE(writer.WaitEnded(2).ok());
+}
+
+TEST_F(UpdateStreamTest, AStepThatEndedWithoutItsBatchIsLate) {
+  UpdateStream stream = client_.OpenUpdates(kRaw);
+  UpdateWriter writer = Open(stream);
+  v1::UpdateResponse ack = AckAt(2);
+  v1::StepRun& run = *ack.mutable_ack()->mutable_progress()->add_missed();
+  run.set_first_step(1);
+  run.set_last_step(1);
+  run.set_outcome(v1::STEP_OUTCOME_PARTIAL);
+  server_.Send(ack);
+  while (writer.progress().next() != 2) std::this_thread::yield();
+  const absl::Status late = writer.Write(batch(), kOptions).status();
+  EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(late), "LATE");
+  EXPECT_EQ(server_.messages(), 2u) << "nothing was sent";
+  EXPECT_EQ(writer.progress().missed(0).outcome(), v1::STEP_OUTCOME_PARTIAL);
+  EXPECT_EQ(*writer.Write(batch(), kOptions), 2);
+}
+
+TEST_F(UpdateStreamTest, WaitDurableWaitsForMoreThanWaitEnded) {
+  UpdateStream stream = client_.OpenUpdates(kRaw);
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  v1::UpdateResponse ack = AckAt(2);
+  ack.mutable_ack()->mutable_progress()->set_durable(0);
+  server_.Send(ack);
+  EXPECT_TRUE(writer.WaitEnded(1).ok());
+  const absl::Status waiting = writer.WaitDurable(1, absl::Milliseconds(20));
+  EXPECT_EQ(waiting.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(waiting.message()), HasSubstr("not durable"));
+  server_.Send(AckAt(2));
+  EXPECT_TRUE(writer.WaitDurable(1).ok());
+}
+
+TEST_F(UpdateStreamTest, AFullBufferMakesWriteWait) {
+  const UpdateStreamOptions options = {.max_buffered_bytes = 200, .form = v1::BATCH_FORM_RAW};
+  UpdateStream stream = client_.OpenUpdates(options);
+  UpdateWriter writer = Open(stream);
+  UpdateWriter other = Open(stream, "g");
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);  // 120 bytes
+  const absl::Status full = other.Write(batch(), kOptions, absl::Milliseconds(20)).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(full), "CLIENT_BUFFER");
+  EXPECT_THAT(std::string(full.message()), HasSubstr("120 bytes, and 120 of max_buffered_bytes"));
+  std::thread server([&] { server_.Send(AckAt(2)); });
+  EXPECT_EQ(*other.Write(batch(), kOptions), 1);
+  server.join();
+  const Matrix<float> large = Matrix<float>::Zero(51, 1);
+  const absl::Status never = writer.Write({.inputs = large}, kOptions).status();
+  EXPECT_EQ(never.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(never.message()), HasSubstr("is 204 bytes, but max_buffered_bytes is"));
+}
+
+TEST_F(UpdateStreamTest, TheSmallerFormTravels) {
+  server_.on_describe = [](const v1::DescribeFactorRequest& request,
+                           v1::DescribeFactorResponse& response) {
+    EXPECT_EQ(request.name(), "f");
+    auto& layer = *response.mutable_factor()->mutable_spec()->mutable_fully_connected_diagonal();
+    layer.set_input_size(3);
+    layer.set_output_size(2);
+    layer.set_has_bias(true);
+    return grpc::Status::OK;
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), {.decay = 0.9, .gradient_scale = 2}),
+            1);  // 120 against 32 bytes
+  const v1::UpdateRequest reduced = server_.Message(2);
+  EXPECT_EQ(reduced.header().form(), v1::BATCH_FORM_CONTRIBUTION);
+  EXPECT_EQ(reduced.header().rows(), 6);
+  EXPECT_EQ(reduced.end().rows(), 4);
+  ASSERT_EQ(reduced.rows().data().size(), 32u);
+  Matrix<float> expected(4, 2);
+  expected << a_.cwiseAbs2().transpose() * g_.cwiseAbs2(), g_.cwiseAbs2().colwise().sum();
+  const Eigen::Map<const Matrix<float>> sent(
+      reinterpret_cast<const float*>(reduced.rows().data().data()), 4, 2);
+  EXPECT_TRUE(sent.isApprox(4.0f / 6.0f * expected, 1e-5f));
+
+  const Batch one_row = {.inputs = a_.topRows(1), .outputs_grads = {g_.topRows(1)}};
+  ASSERT_EQ(*writer.Write(one_row, kOptions), 2);  // 20 against 32
+  EXPECT_EQ(server_.Message(3).header().form(), v1::BATCH_FORM_RAW);
+  const UpdateStats stats = writer.stats();
+  EXPECT_EQ(stats.contribution_batches, 1);
+  EXPECT_EQ(stats.contribution_bytes, 32);
+  EXPECT_EQ(stats.raw_batches, 1);
+  EXPECT_EQ(stats.raw_bytes, 20);
+}
+
+TEST_F(UpdateStreamTest, WhatIsNotOfTheLayerTravelsRawForTheServerToRefuse) {
+  server_.on_describe = [](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse& response) {
+    auto& layer = *response.mutable_factor()->mutable_spec()->mutable_fully_connected_diagonal();
+    layer.set_input_size(3);
+    layer.set_output_size(3);
+    return grpc::Status::OK;
+  };
+  UpdateStream stream = client_.OpenUpdates({.form = v1::BATCH_FORM_CONTRIBUTION});
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(server_.Message(2).header().form(), v1::BATCH_FORM_RAW);
+  Matrix<float> g = Matrix<float>::Ones(6, 3);
+  ASSERT_EQ(
+      *writer.Write({.inputs = a_, .outputs_grads = {g}}, {.decay = 0.9, .gradient_scale = -1}), 2);
+  EXPECT_EQ(server_.Message(3).header().form(), v1::BATCH_FORM_RAW);
+  g(3, 1) = std::numeric_limits<float>::quiet_NaN();
+  const absl::Status status = writer.Write({.inputs = a_, .outputs_grads = {g}}, kOptions).status();
+  EXPECT_EQ(ErrorReason(status), "NON_FINITE_INPUT");
+  EXPECT_EQ(writer.next_step(), 3) << "nothing was written";
+}
+
+TEST_F(UpdateStreamTest, ATowerThatIsLostEndsItsWriter) {
+  UpdateStream stream = client_.OpenUpdates(kRaw);
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  server_.Send(RefusedAt(0, grpc::StatusCode::FAILED_PRECONDITION, "OLD_INCARNATION", "was reset"));
+  EXPECT_EQ(ErrorReason(writer.WaitEnded(1)), "OLD_INCARNATION");
+  EXPECT_EQ(ErrorReason(writer.Write(batch(), kOptions).status()), "OLD_INCARNATION");
+  EXPECT_EQ(Open(stream).next_step(), 1);
 }
 
 TEST_F(UpdateStreamTest, ABatchThatCannotBeCutSendsNothing) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   const absl::Status status =
       writer.Write({.inputs = a_, .outputs_grads = {g_.topRows(2)}}, kOptions).status();
@@ -273,7 +412,7 @@ TEST_F(UpdateStreamTest, ABatchThatCannotBeCutSendsNothing) {
 }
 
 TEST_F(UpdateStreamTest, OpeningATowerAnewEndsTheOlderWriter) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter older = Open(stream);
   ASSERT_EQ(*older.Write(batch(), kOptions), 1);
   UpdateWriter newer = Open(stream);
@@ -290,7 +429,7 @@ TEST_F(UpdateStreamTest, TheLossOfTheStreamIsEveryonesAnswer) {
     }
     return answer(request, call);
   };
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   const absl::Status lost = writer.WaitEnded(1);
@@ -306,26 +445,19 @@ TEST_F(UpdateStreamTest, TheLossOfTheStreamFreesAWriterWhoseBytesNobodyTakes) {
   const auto answer = server_.on_update.Get();
   server_.on_update = [answer](const v1::UpdateRequest& request, FakeServer::UpdateCall& call) {
     if (request.has_header()) {
-      return std::optional(Error(grpc::StatusCode::UNAVAILABLE, "SHUTTING_DOWN", "goes down"));
+      return std::optional(Error(grpc::StatusCode::ABORTED, "STREAM_SUPERSEDED", "a newer one"));
     }
     return answer(request, call);
   };
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   const Matrix<float> large = Matrix<float>::Zero(64, 1 << 18);  // 64 MiB
-  EXPECT_EQ(ErrorReason(writer.Write({.inputs = large}, kOptions).status()), "SHUTTING_DOWN");
-}
-
-TEST_F(UpdateStreamTest, AServerThatEndsTheStreamWithoutErrorIsUnavailable) {
-  server_.on_update = [](const v1::UpdateRequest&, FakeServer::UpdateCall&) {
-    return std::optional(grpc::Status::OK);
-  };
-  UpdateStream stream = client_.OpenUpdates();
-  EXPECT_EQ(stream.Open("f", 0).status().code(), absl::StatusCode::kUnavailable);
+  writer.Write({.inputs = large}, kOptions).IgnoreError();       // it may be buffered already
+  EXPECT_EQ(ErrorReason(writer.WaitEnded(1)), "STREAM_SUPERSEDED");
 }
 
 TEST_F(UpdateStreamTest, ClosingLetsTheServerReadEverything) {
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   EXPECT_TRUE(stream.Close().ok());
@@ -345,7 +477,7 @@ TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAServerThatHangs) {
     if (request.has_end()) gate->wait();
     return answer(request, call);
   };
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
   EXPECT_EQ(stream.Close(absl::Milliseconds(20)).code(), absl::StatusCode::kCancelled);
@@ -360,7 +492,7 @@ TEST_F(UpdateStreamTest, ClosingDoesNotWaitForAWriterWhoseBytesNobodyTakes) {
     if (request.has_header()) gate->wait();
     return answer(request, call);
   };
-  UpdateStream stream = client_.OpenUpdates();
+  UpdateStream stream = client_.OpenUpdates(kRaw);
   UpdateWriter writer = Open(stream);
   const Matrix<float> large = Matrix<float>::Zero(64, 1 << 18);  // 64 MiB
   std::thread thread([&] {
@@ -377,10 +509,10 @@ TEST_F(UpdateStreamTest, AWriterMayOutliveItsStreamAndTheStreamItsClient) {
   std::optional<UpdateWriter> writer;
   {
     Client client = server_.Connect();
-    std::optional<UpdateStream> stream = client.OpenUpdates();
+    std::optional<UpdateStream> stream = client.OpenUpdates(kRaw);
     writer = Open(*stream);
     Client moved = std::move(client);
-    stream = moved.OpenUpdates();  // assignment closes the older
+    stream = moved.OpenUpdates(kRaw);  // assignment closes the older
   }
   EXPECT_EQ(writer->Write(batch(), kOptions).status().code(), absl::StatusCode::kCancelled);
 }
@@ -389,8 +521,13 @@ TEST(UpdateStreamWithoutServerTest, TheFirstOpenSaysWhatIsWrong) {
   auto server = std::make_unique<FakeServer>();
   Client client = server->Connect();
   server.reset();
-  UpdateStream stream = client.OpenUpdates();
-  EXPECT_EQ(stream.Open("f", 0).status().code(), absl::StatusCode::kUnavailable);
+  UpdateStream stream = client.OpenUpdates(kRaw);
+  EXPECT_EQ(stream.Open("f", 0, {.timeout = absl::Milliseconds(20)}).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(stream.status().ok()) << "it goes on trying";
+  UpdateStream impatient = client.OpenUpdates({.reconnect_timeout = absl::ZeroDuration()});
+  EXPECT_EQ(impatient.Open("f", 0).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(impatient.status().code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

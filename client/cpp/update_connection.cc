@@ -1,0 +1,167 @@
+// The thread of an UpdateStream that connects, listens, and connects again.
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/channel.h"
+#include "client/cpp/errors.h"
+#include "client/cpp/update_stream_impl.h"
+
+namespace fisherd {
+namespace {
+
+absl::Status AsError(const absl::Status& last) {
+  return last.ok() ? absl::UnavailableError("the server ended the stream of updates") : last;
+}
+
+}  // namespace
+
+void UpdateStream::Impl::Run() {
+  down_since_ = absl::Now();
+  while (const std::shared_ptr<Call> call = Connect()) {
+    const bool answered = ReadAnswers(*call);
+    if (!AwaitNextAttempt(Finish(*call), answered)) return;
+  }
+}
+
+std::shared_ptr<UpdateStream::Impl::Call> UpdateStream::Impl::Connect() {
+  const auto call = std::make_shared<Call>();
+  call->context.set_initial_metadata_corked(true);  // travels with hello
+  v1::UpdateRequest request;
+  request.mutable_hello()->set_client_id(client_->id);
+  request.mutable_hello()->set_stream(++client_->grpc_streams);
+  {
+    MutexLock lock(&mutex_);
+    // After the number was drawn: so a newer UpdateStream has a higher one, and is not closed by
+    // it.
+    if (client_->streams != serial_) {
+      last_ = MakeError(absl::StatusCode::kAborted, "STREAM_SUPERSEDED",
+                        "this client has opened a newer stream of updates");
+      EndAll(last_);
+      return nullptr;
+    }
+    call_ = call;
+    if (abandoned_) call->context.TryCancel();
+  }
+  call->stream = stub_->Update(&call->context);
+  {
+    MutexLock wire(&wire_);
+    if (!call->stream->Write(request)) return call;
+  }
+  MutexLock lock(&mutex_);
+  greeted_ = true;
+  for (auto& [key, tower] : towers_) {
+    tower->to_open = true;
+    Queue(tower);
+  }
+  work_.NotifyAll();
+  return call;
+}
+
+bool UpdateStream::Impl::ReadAnswers(Call& call) {
+  bool answered = false;
+  v1::UpdateResponse response;
+  while (call.stream->Read(&response)) {
+    answered = true;
+    MutexLock lock(&mutex_);
+    Handle(response);
+  }
+  return answered;
+}
+
+absl::Status UpdateStream::Impl::Finish(Call& call) {
+  MutexLock wire(&wire_);  // the write under way fails now; none comes after
+  call.writable = false;
+  return FromGrpc(call.stream->Finish());
+}
+
+std::optional<absl::Status> UpdateStream::Impl::EndAfter(const absl::Status& last,
+                                                         bool read_everything) const {
+  if (abandoned_ || (closed_ && (read_everything || AllSent()))) {
+    return absl::CancelledError("the stream of updates was closed");
+  }
+  if (!MayPass(last) || absl::Now() - down_since_ >= options_.reconnect_timeout) {
+    return AsError(last);
+  }
+  return std::nullopt;
+}
+
+bool UpdateStream::Impl::AwaitNextAttempt(const absl::Status& last, bool answered) {
+  MutexLock lock(&mutex_);
+  const bool read_everything = done_writing_ && last.ok() && AllSent();
+  call_ = nullptr;
+  greeted_ = false;
+  done_writing_ = false;
+  last_ = last;
+  for (auto& [key, tower] : towers_) tower->state.OnCut();
+  if (answered || towers_.empty()) {
+    down_since_ = absl::Now();
+    backoff_.Reset();
+  }
+  const absl::Time next = absl::Now() + backoff_.Next(last);
+  std::optional<absl::Status> end = EndAfter(last, read_everything);
+  while (!end && ended_.WaitUntil(&mutex_, next)) end = EndAfter(last, read_everything);
+  if (!end) return true;
+  if (abandoned_ && last.ok()) {
+    last_ = absl::UnavailableError("not all that was written has reached the server");
+  }
+  EndAll(*end);
+  return false;
+}
+
+void UpdateStream::Impl::EndAll(const absl::Status& end) {
+  end_ = end;
+  for (auto& [key, tower] : towers_) {
+    buffered_bytes_ -= tower->state.bytes();
+    tower->state.End(end);
+    tower->changed.NotifyAll();
+  }
+  ready_.clear();
+  space_.NotifyAll();
+  work_.NotifyAll();
+  ended_.NotifyAll();
+}
+
+// ---- Answers
+
+void UpdateStream::Impl::Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before) {
+  buffered_bytes_ += tower->state.bytes() - bytes_before;
+  tower->changed.NotifyAll();
+  space_.NotifyAll();
+  if (closed_) work_.NotifyAll();
+  if (tower->state.step_to_send() > 0) Queue(tower);
+  if (!tower->state.ended()) return;
+  const auto known = towers_.find({tower->identity.factor, tower->identity.tower});
+  if (known != towers_.end() && known->second == tower) towers_.erase(known);
+}
+
+template <typename Message, typename Change>
+void UpdateStream::Impl::Apply(const Message& about, Change change) {
+  const auto found = towers_.find({about.factor(), about.tower()});
+  if (found == towers_.end()) return;
+  const std::shared_ptr<Tower> tower = found->second;  // Changed may erase it
+  const int64_t bytes = tower->state.bytes();
+  change(tower->state);
+  Changed(tower, bytes);
+}
+
+void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
+  const v1::Progress& opened = response.opened().progress();
+  const v1::Progress& ack = response.ack().progress();
+  const v1::Hold& hold = response.hold();
+  const v1::Refused& refused = response.refused();
+  switch (response.answer_case()) {
+    case v1::UpdateResponse::kOpened:
+      return Apply(opened, [&](TowerState& state) { state.OnOpened(opened); });
+    case v1::UpdateResponse::kAck:
+      return Apply(ack, [&](TowerState& state) { state.OnAck(ack); });
+    case v1::UpdateResponse::kHold:
+      return Apply(hold, [&](TowerState& state) { state.OnHold(hold.step()); });
+    case v1::UpdateResponse::kRefused:
+      return Apply(refused, [&](TowerState& state) {
+        state.OnRefused(refused.step(), FromProto(refused.status()));
+      });
+    case v1::UpdateResponse::ANSWER_NOT_SET:
+      return;  // of a later version
+  }
+}
+
+}  // namespace fisherd
