@@ -146,10 +146,6 @@ TEST(RenderTest, AnEventIsALine) {
   event.set_outcome(v1::STEP_OUTCOME_PARTIAL);
   event.set_towers_counted(2);
   event.set_label(90);
-  EXPECT_EQ(
-      EventLine(event),
-      "STEP_ENDED       mlp/0  step 7: PARTIAL, over 2 towers, label 90; next 8, durable 7\n");
-  event.set_kind(v1::FACTOR_EVENT_KIND_TOWERS_CHANGED);
   EXPECT_EQ(EventLine(event),
             "STEP_ENDED       mlp/0  step 7: PARTIAL, towers 2, label 90; next 8, durable 7\n");
   event.set_kind(v1::FACTOR_EVENT_KIND_TOWERS_CHANGED);
