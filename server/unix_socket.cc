@@ -1,8 +1,8 @@
 #include "server/unix_socket.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,8 +12,6 @@
 #include "absl/strings/strip.h"
 
 namespace fisherd::server {
-
-static_assert(sizeof(sockaddr_un::sun_path) == kMaxSocketPath + 1);
 
 std::optional<std::string> SocketPath(absl::string_view address) {
   if (!absl::ConsumePrefix(&address, "unix:")) return std::nullopt;
@@ -29,6 +27,7 @@ absl::Status CheckSocketIsFree(const std::string& path) {
         absl::StrCat("cannot listen at unix:", path, ": the file is not a socket"));
   }
   const int probe = socket(AF_UNIX, SOCK_STREAM, 0);
+  fcntl(probe, F_SETFL, O_NONBLOCK);  // a server that hangs is there too
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
   std::strncpy(address.sun_path, path.c_str(), kMaxSocketPath);
   const bool refused =

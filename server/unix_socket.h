@@ -3,6 +3,8 @@
 #ifndef FISHERD_SERVER_UNIX_SOCKET_H_
 #define FISHERD_SERVER_UNIX_SOCKET_H_
 
+#include <sys/un.h>
+
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -13,7 +15,7 @@
 namespace fisherd::server {
 
 // What the system takes, in bytes.
-inline constexpr size_t kMaxSocketPath = 107;
+inline constexpr size_t kMaxSocketPath = sizeof(sockaddr_un::sun_path) - 1;
 
 // The path of "unix:PATH" or "unix:///PATH"; nullopt for any other address.
 std::optional<std::string> SocketPath(absl::string_view address);

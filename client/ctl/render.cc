@@ -78,16 +78,16 @@ std::string EventLine(const v1::FactorEvent& event) {
   switch (event.kind()) {
     case v1::FACTOR_EVENT_KIND_STEP_ENDED:
       absl::StrAppend(&line, "step ", event.step(), ": ",
-                      Short(v1::StepOutcome_Name(event.outcome()), "STEP_OUTCOME_"), ", over ",
-                      event.towers_counted(), " towers, label ", event.label(), "; ");
+                      Short(v1::StepOutcome_Name(event.outcome()), "STEP_OUTCOME_"), ", towers ",
+                      event.towers_counted(), ", label ", event.label(), "; ");
       break;
     case v1::FACTOR_EVENT_KIND_TOWERS_CHANGED:
-      absl::StrAppend(&line, event.towers(), " towers from step ", event.step(), "; ");
+      absl::StrAppend(&line, "towers ", event.towers(), " from step ", event.step(), "; ");
       break;
     case v1::FACTOR_EVENT_KIND_DURABLE:
       break;
     default:
-      absl::StrAppend(&line, VersionName(event.version()), ", ", event.towers(), " towers; ");
+      absl::StrAppend(&line, VersionName(event.version()), ", towers ", event.towers(), "; ");
   }
   absl::StrAppend(&line, "next ", event.next(), ", durable ", event.durable(), "\n");
   return line;

@@ -17,7 +17,7 @@ std::string Json(const google::protobuf::Message& message);
 // The same on a line of its own.
 std::string JsonLine(const google::protobuf::Message& message);
 
-// "STEP_ENDED       mlp/0  step 7: WHOLE, over 2 towers, label 90; next 8, durable 7"
+// "STEP_ENDED       mlp/0  step 7: WHOLE, towers 2, label 90; next 8, durable 7"
 std::string EventLine(const v1::FactorEvent& event);
 
 // Factors as a table, one per line.

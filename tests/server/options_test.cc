@@ -79,7 +79,7 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"--listen=host:65536"}, "port from 0 to 65535"},
       {{"--listen=::1:7600"}, "IPv6 address in brackets"},
       {{"--listen=127.0.0.1:0,"}, "expected HOST:PORT"},
-      {{"--listen=unix:"}, "unix:PATH with a path of 1 to 107 bytes"},
+      {{"--listen=unix:"}, "unix:PATH with a path of 1 to "},
       {{"--listen=unix-abstract:f"}, "expected HOST:PORT"},
       {{"--port-file="}, "expected the path of a file"},
       {{"--state-budget=0"}, "expected a positive number of bytes"},

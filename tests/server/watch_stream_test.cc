@@ -136,6 +136,39 @@ TEST_F(WatchStreamTest, TellsWhatIsThereAndThenWhatHappens) {
   EXPECT_EQ(watch.Next().kind(), v1::FACTOR_EVENT_KIND_DELETED);
 }
 
+TEST_F(WatchStreamTest, EveryKindOfEventHasItsOwn) {
+  using core::FactorEventKind;
+  Create("f", Golden());
+  Watch watch(*stub_);
+  EXPECT_EQ(watch.Next().kind(), v1::FACTOR_EVENT_KIND_PRESENT);
+  const std::pair<FactorEventKind, v1::FactorEventKind> kinds[] = {
+      {FactorEventKind::kCreated, v1::FACTOR_EVENT_KIND_CREATED},
+      {FactorEventKind::kStepEnded, v1::FACTOR_EVENT_KIND_STEP_ENDED},
+      {FactorEventKind::kDurable, v1::FACTOR_EVENT_KIND_DURABLE},
+      {FactorEventKind::kTowersChanged, v1::FACTOR_EVENT_KIND_TOWERS_CHANGED},
+      {FactorEventKind::kReset, v1::FACTOR_EVENT_KIND_RESET},
+      {FactorEventKind::kSkipped, v1::FACTOR_EVENT_KIND_SKIPPED},
+      {FactorEventKind::kDeleted, v1::FACTOR_EVENT_KIND_DELETED}};
+  for (const auto& [kind, expected] : kinds) {
+    registry_->watchers().Publish({.kind = kind,
+                                   .factor = "g",
+                                   .towers = 3,
+                                   .step = 7,
+                                   .outcome = core::StepOutcome::kPartial,
+                                   .towers_counted = 2,
+                                   .label = 90,
+                                   .tower = 1});
+    const v1::FactorEvent event = watch.Next();
+    EXPECT_EQ(event.kind(), expected);
+    EXPECT_EQ(event.step(), 7);
+    if (kind != FactorEventKind::kStepEnded) continue;
+    EXPECT_EQ(event.outcome(), v1::STEP_OUTCOME_PARTIAL);
+    EXPECT_EQ(event.towers_counted(), 2);
+    EXPECT_EQ(event.label(), 90u);
+    EXPECT_EQ(event.tower(), 1);
+  }
+}
+
 TEST_F(WatchStreamTest, PresentsEveryFactorOnceInMessagesOfAtMost256) {
   for (int f = 0; f < 600; ++f) Create(absl::StrFormat("x/%03d", f), Golden());
   Create("y", Golden());

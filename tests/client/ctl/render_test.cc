@@ -146,15 +146,14 @@ TEST(RenderTest, AnEventIsALine) {
   event.set_outcome(v1::STEP_OUTCOME_PARTIAL);
   event.set_towers_counted(2);
   event.set_label(90);
-  EXPECT_EQ(
-      EventLine(event),
-      "STEP_ENDED       mlp/0  step 7: PARTIAL, over 2 towers, label 90; next 8, durable 7\n");
+  EXPECT_EQ(EventLine(event),
+            "STEP_ENDED       mlp/0  step 7: PARTIAL, towers 2, label 90; next 8, durable 7\n");
   event.set_kind(v1::FACTOR_EVENT_KIND_TOWERS_CHANGED);
-  EXPECT_EQ(EventLine(event), "TOWERS_CHANGED   mlp/0  4 towers from step 7; next 8, durable 7\n");
+  EXPECT_EQ(EventLine(event), "TOWERS_CHANGED   mlp/0  towers 4 from step 7; next 8, durable 7\n");
   event.set_kind(v1::FACTOR_EVENT_KIND_SKIPPED);
   EXPECT_EQ(
       EventLine(event),
-      "SKIPPED          mlp/0  step 6 of incarnation 7, epoch 3, 4 towers; next 8, durable 7\n");
+      "SKIPPED          mlp/0  step 6 of incarnation 7, epoch 3, towers 4; next 8, durable 7\n");
   event.set_kind(v1::FACTOR_EVENT_KIND_DURABLE);
   EXPECT_EQ(EventLine(event), "DURABLE          mlp/0  next 8, durable 7\n");
 }
