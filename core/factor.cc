@@ -137,11 +137,10 @@ Progress Factor::ProgressLocked(int tower, int64_t missed_from) const {
   return progress;
 }
 
-std::optional<StepRun> Factor::MissedRun(int tower, int64_t step) const {
+StepOutcome Factor::OutcomeOf(int tower, int64_t step) const {
   MutexLock lock(&mutex_);
-  const Lane& lane = LaneOf(tower);
-  if (step >= lane.ledger.next() || lane.ledger.Counted(step, IndexOf(tower))) return std::nullopt;
-  return *lane.ledger.Find(step);
+  const StepRun* run = LaneOf(tower).ledger.Find(step);
+  return run != nullptr ? run->outcome : StepOutcome::kWhole;
 }
 
 int Factor::towers() const {
@@ -215,6 +214,7 @@ absl::Status Factor::Reset(uint64_t incarnation) {
   {
     MutexLock lock(&mutex_);
     if (retired_) return OldIncarnation(incarnation_);
+    if (incarnation < incarnation_) return absl::OkStatus();  // another reset has come after this
     incarnation_ = incarnation;
     ResetLocked(after);
     if (current_->pins > 0) older_pinned_.push_back(current_);

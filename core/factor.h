@@ -271,8 +271,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   // Where the factor stands for a tower; `missed` from step `missed_from` on.
   Progress GetProgress(int tower, int64_t missed_from) const;
 
-  // How an ended step ended, for a tower: null if it counted. step < next.
-  std::optional<StepRun> MissedRun(int tower, int64_t step) const;
+  // How an ended step of the tower's ended.
+  StepOutcome OutcomeOf(int tower, int64_t step) const;
 
   // How many towers a step from the next one on may have.
   int towers() const;

@@ -397,7 +397,8 @@ v1::FactorSpec ToProto(const core::FactorSpec& spec) {
   message.set_gather_policy(spec.gather_policy == core::GatherPolicy::kFail
                                 ? v1::GATHER_POLICY_FAIL
                                 : v1::GATHER_POLICY_PARTIAL);
-  if (spec.gather_timeout != absl::InfiniteDuration()) {
+  if (spec.gather_timeout != absl::ZeroDuration() &&
+      spec.gather_timeout != absl::InfiniteDuration()) {
     *message.mutable_gather_timeout() = ToProto(spec.gather_timeout);
   }
   message.set_window(spec.window);

@@ -48,13 +48,6 @@ absl::Time AnswerTime(absl::Time deadline) {
   return deadline - std::min(absl::Milliseconds(100), (deadline - absl::Now()) / 10);
 }
 
-v1::StepOutcome OutcomeOf(int64_t step, const std::vector<core::StepRun>& not_whole) {
-  for (const core::StepRun& run : not_whole) {
-    if (run.first <= step && step <= run.last) return ToProto(run.outcome);
-  }
-  return v1::STEP_OUTCOME_WHOLE;
-}
-
 }  // namespace
 
 std::vector<std::shared_ptr<UpdateOnce>> OnceClaimant::Calls() {
@@ -216,7 +209,7 @@ std::optional<absl::Status> UpdateOnce::TryAnswer(bool now) {
   }
   if (!ended && !now) return std::nullopt;
   *response_.mutable_progress() = ToProto(progress, factor_->name(), header_.tower);
-  if (ended) response_.set_outcome(OutcomeOf(header_.step, progress.missed));
+  if (ended) response_.set_outcome(ToProto(factor_->OutcomeOf(header_.tower, header_.step)));
   return absl::OkStatus();
 }
 

@@ -57,6 +57,10 @@ TEST(CodecTest, FactorSpecThereAndBack) {
     tower_weighting: TOWER_WEIGHTING_EXAMPLE_WEIGHTED
     zero_debias: false
     initial_covariance: INITIAL_COVARIANCE_ONES
+    update_mode: UPDATE_MODE_ASYNCHRONOUS
+    gather_policy: GATHER_POLICY_PARTIAL
+    gather_timeout { seconds: 2 nanos: 500000000 }
+    window: 7
   )pb");
   const auto spec = FromProto(message, "spec");
   ASSERT_TRUE(spec.ok()) << spec.status();
@@ -68,6 +72,10 @@ TEST(CodecTest, FactorSpecThereAndBack) {
   EXPECT_EQ(spec->tower_weighting, core::TowerWeighting::kExampleWeighted);
   EXPECT_FALSE(spec->zero_debias);
   EXPECT_EQ(spec->initial_covariance, core::InitialCovariance::kOnes);
+  EXPECT_EQ(spec->update_mode, core::UpdateMode::kAsynchronous);
+  EXPECT_EQ(spec->gather_policy, core::GatherPolicy::kPartial);
+  EXPECT_EQ(spec->gather_timeout, absl::Seconds(2.5));
+  EXPECT_EQ(spec->window, 7);
   EXPECT_TRUE(MessageDifferencer::Equals(ToProto(*spec), message));
 }
 
@@ -171,7 +179,7 @@ TEST(CodecTest, TensorsThereAndBack) {
     EXPECT_TRUE(MessageDifferencer::Equals(ToProto(*tensor), message));
   }
   ExpectBad(FromProto(v1::TensorSpec(), "tensors[3]").status(), "tensors[3].role",
-            "0; expected one of TensorRole, 1 to 6");
+            "0; expected one of TensorRole, 1 to 7");
   ExpectBad(FromProto(Parse<v1::TensorSpec>("role: TENSOR_ROLE_BIAS"), "t").status(), "t.dtype",
             "absent; expected the type of the tensor's elements");
 }
@@ -226,14 +234,18 @@ TEST(CodecTest, BatchHeaderErrorsNameTheField) {
   ExpectBad(FromProto(header).status(), "tensors[0].dtype",
             "absent; expected the type of the tensor's elements");
   header.set_form(static_cast<v1::BatchForm>(3));
-  ExpectBad(FromProto(header).status(), "form", "3; expected RAW (1)");
+  ExpectBad(FromProto(header).status(), "form", "3; expected RAW (1) or CONTRIBUTION (2)");
+}
 
+TEST(CodecTest, AContributionSaysWhatStoodForN) {
+  v1::BatchHeader header;
+  header.set_digest("0123456789abcdef");
+  EXPECT_EQ(FromProto(header)->form, core::BatchForm::kRaw);
   header.set_form(v1::BATCH_FORM_CONTRIBUTION);
-  const absl::Status status = FromProto(header).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(core::GetErrorDetails(status)->reason, core::reason::kUnsupported);
-  EXPECT_EQ(core::GetErrorDetails(status)->metadata.at("field"), "form");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("CONTRIBUTION"));
+  EXPECT_EQ(FromProto(header)->form, core::BatchForm::kContribution);
+  EXPECT_EQ(FromProto(header)->examples, std::nullopt);
+  header.set_examples(2.5);
+  EXPECT_EQ(FromProto(header)->examples, 2.5);
 }
 
 TEST(CodecTest, Versions) {
@@ -258,8 +270,10 @@ TEST(CodecTest, FactorInfo) {
   info.version = {1, 2, 3};
   info.steps_committed = 4;
   info.steps_failed = 5;
+  info.steps_partial = 8;
   info.next = 10;
   info.durable = 9;
+  info.open_through = 12;
   info.total_weight = 0.75;
   info.label = 77;
   info.state_bytes = 60;
@@ -284,12 +298,16 @@ TEST(CodecTest, FactorInfo) {
       tower_weighting: TOWER_WEIGHTING_TOWER_MEAN
       zero_debias: true
       initial_covariance: INITIAL_COVARIANCE_ZEROS
+      update_mode: UPDATE_MODE_SYNCHRONOUS
+      gather_policy: GATHER_POLICY_FAIL
     }
     version { incarnation: 1 epoch: 2 step: 3 }
     steps_committed: 4
     steps_failed: 5
+    steps_partial: 8
     next: 10
     durable: 9
+    open_through: 12
     total_weight: 0.75
     label: 77
     shape: 3

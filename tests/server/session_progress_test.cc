@@ -96,7 +96,7 @@ TEST_F(SessionTest, AnUnfinishedBatchGoesWithItsStream) {
   ASSERT_TRUE(first->Send(Header("mlp/0", 1)).ok());
   EXPECT_GT(factor->Describe().held_bytes, 0);
   first->session().Close(absl::OkStatus());
-  EXPECT_EQ(factor->Describe().held_bytes, 0);
+  EXPECT_EQ(factor->Describe().held_batches, 0);
   EXPECT_FALSE(factor->Describe().towers[0].claimed);
   EXPECT_TRUE(first->Send(GoldenBatch("mlp/0", 1)).ok());  // says what Close was given
   EXPECT_EQ(factor->Describe().held_batches, 0);
@@ -217,8 +217,8 @@ TEST_F(SessionTest, OpenAgainAndAgainLeavesNothingBehind) {
   EXPECT_TRUE(trainer->Answer().has_ack());
   EXPECT_TRUE(trainer->IsQuiet());
   // One that fails leaves what was open.
-  ASSERT_TRUE(trainer->Send(OpenMessage("mlp/0", 0, 9)).ok());
-  EXPECT_EQ(InfoOf(trainer->Refusal().status()).reason(), core::reason::kOutOfRange);
+  ASSERT_TRUE(trainer->Send(OpenMessage("mlp/0", 0, -9)).ok());
+  EXPECT_EQ(InfoOf(trainer->Refusal().status()).reason(), core::reason::kBadArgument);
   ASSERT_TRUE(trainer->Send(GoldenBatch("mlp/0", 1)).ok());
   EXPECT_EQ(trainer->AwaitNext(2).next(), 2);
 }
