@@ -27,6 +27,20 @@ HWY_INLINE hn::Vec<D> ReadWide(D d, const T* from) {
   }
 }
 
+// The lanes, rounded to T.
+template <class D, typename V>
+HWY_INLINE hn::Vec<D> RoundTo(D d, V x) {
+  if constexpr (std::is_same_v<hn::TFromD<D>, double>) {
+    return x;
+  } else {
+#if HWY_TARGET == HWY_SCALAR
+    return hn::Set(d, static_cast<float>(hn::GetLane(x)));  // DemoteTo would keep it finite
+#else
+    return hn::DemoteTo(d, x);
+#endif
+  }
+}
+
 // One element, as a vector's lane does it.
 template <typename T>
 HWY_INLINE T One(double decay, std::span<const Term<T>> terms, int64_t i, const T* from) {
@@ -52,12 +66,7 @@ T AccumulateAs(double decay, std::span<const Term<T>> terms, int64_t count, cons
     for (const Term<T>& term : terms) {
       sum = hn::MulAdd(hn::Set(d, term.weight), ReadWide(d, term.elements + i), sum);
     }
-    hn::Vec<decltype(narrow)> result;
-    if constexpr (std::is_same_v<T, double>) {
-      result = sum;
-    } else {
-      result = hn::DemoteTo(narrow, sum);
-    }
+    const auto result = RoundTo(narrow, sum);
     hn::StoreU(result, narrow, to + i);
     largest = hn::Max(largest, result);
     bad = hn::MulAdd(result, hn::Zero(narrow), bad);

@@ -67,5 +67,38 @@ TEST(ByteBudgetTest, ThreadsNeverExceedIt) {
   EXPECT_EQ(budget.used(), 0);
 }
 
+class Waiter : public RoomWaiter {
+ public:
+  void OnRoom() override { ++calls; }
+  int calls = 0;
+};
+
+TEST(ByteBudgetTest, TellsTheFirstWhoWaitsWhenThereIsRoom) {
+  ByteBudget budget(10);
+  const auto a = std::make_shared<Waiter>(), b = std::make_shared<Waiter>();
+  ASSERT_TRUE(budget.Take(8));
+  EXPECT_FALSE(budget.TakeInTurn(a, 6));
+  EXPECT_FALSE(budget.TakeInTurn(b, 2));
+  budget.GiveBack(3);
+  EXPECT_EQ(a->calls, 0) << "5 are not 6";
+  budget.GiveBack(1);
+  EXPECT_EQ(a->calls, 1);
+  EXPECT_EQ(b->calls, 0);
+  budget.Leave(a);
+  EXPECT_EQ(b->calls, 1) << "its turn now";
+  EXPECT_TRUE(budget.TakeInTurn(b, 2));
+  EXPECT_EQ(b.use_count(), 1) << "waits no more";
+}
+
+TEST(ByteBudgetTest, AGrantThatGoesTellsThemToo) {
+  ByteBudget budget(10);
+  const auto a = std::make_shared<Waiter>();
+  std::optional<ByteGrant> grant = budget.TryTake(10);
+  EXPECT_FALSE(budget.TakeInTurn(a, 1));
+  grant.reset();
+  EXPECT_EQ(a->calls, 1);
+  budget.Leave(a);
+}
+
 }  // namespace
 }  // namespace fisherd::core

@@ -465,6 +465,114 @@ TEST_F(FactorUpdateTest, AContributionCountsAsItsBatchWould) {
   EXPECT_THAT(Elements(ReadAfter(*factor, 1)), ElementsAreArray(golden_covariance_));
 }
 
+// ---- Restarts
+
+// Keeps the image of one step, and every outcome.
+class OneImageStore : public FactorStore {
+ public:
+  explicit OneImageStore(int64_t step) : step_(step) {}
+  void RecordOutcome(const std::string&, uint64_t, int, const StepRun& run) override {
+    MutexLock lock(&mutex_);
+    outcomes_.push_back(run);
+  }
+  bool StepEnded(const FactorImage& image) override {
+    MutexLock lock(&mutex_);
+    if (image.ledgers[0].next() - 1 == step_) {
+      image_ = image;
+      state_ = Matrix::New(image.state->shape());
+      state_->CopyFrom(*image.state);
+      image_->state = state_.get();
+    }
+    return image.ledgers[0].next() - 1 == step_;
+  }
+  // What comes back after a restart: the state of that step, and what was told of later ones.
+  FactorImage Image() {
+    MutexLock lock(&mutex_);
+    FactorImage image = *image_;
+    Ledger ledger;
+    for (int64_t step = 1; step <= 100; ++step) {
+      const auto told = std::find_if(outcomes_.begin(), outcomes_.end(),
+                                     [&](const StepRun& run) { return run.first == step; });
+      if (told != outcomes_.end()) {
+        ledger.Record(told->outcome, told->counted);
+      } else {
+        ledger.Record(StepOutcome::kWhole);
+      }
+    }
+    ledger.RollBack(step_ + 1);
+    image.ledgers = {ledger};
+    return image;
+  }
+
+ private:
+  const int64_t step_;
+  Mutex mutex_;
+  std::vector<StepRun> outcomes_ ABSL_GUARDED_BY(mutex_);
+  std::optional<FactorImage> image_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<Matrix> state_ ABSL_GUARDED_BY(mutex_);
+};
+
+class RestartTest : public FactorTest {
+ protected:
+  RestartTest()
+      : FactorTest({.state_budget = 1 << 20, .batch_budget = 1 << 20, .store = &store_}) {}
+
+  // Step by step: [1, 1], so that a batch (a, g) counts (a·g)².
+  absl::Status SendNumber(Factor& factor, int64_t step, int tower, float x,
+                          const std::shared_ptr<CountingListener>& stream) {
+    return Send(factor, Header(factor, step, 1, tower), {x, 1}, stream.get());
+  }
+
+  OneImageStore store_{2};
+};
+
+TEST_F(RestartTest, WhatWasToldStaysTrueAndTheRestCountsAnew) {
+  FactorSpec spec = Spec(1, 1, false, 2);
+  spec.zero_debias = false;
+  spec.gather_policy = GatherPolicy::kPartial;
+  spec.gather_timeout = absl::Milliseconds(20);
+  const auto before = Create("f", spec);
+  auto a = OpenTower(*before, 0, 1), b = OpenTower(*before, 1, 2);
+  for (const int64_t step : {1, 2}) {
+    ASSERT_TRUE(SendNumber(*before, step, 0, 1, a).ok());
+    ASSERT_TRUE(SendNumber(*before, step, 1, 3, b).ok());
+  }
+  ASSERT_EQ(ReadAfter(*before, 2)->steps_committed, 2);
+  EXPECT_EQ(before->GetProgress(0, 1).durable, 2);
+  ASSERT_TRUE(SendNumber(*before, 3, 0, 5, a).ok());  // alone: partial
+  ASSERT_EQ(ReadAfter(*before, 3)->steps_committed, 3);
+  EXPECT_EQ(before->GetProgress(0, 1).durable, 2) << "not on disk";
+  const Floats partial = Elements(Read(*before));
+
+  FactorRegistry after({.backend = &backend_,
+                        .pool = &*pool_,
+                        .state_budget = 1 << 20,
+                        .batch_budget = 1 << 20,
+                        .timers = &*timers_,
+                        .epoch = 78,
+                        .first_incarnation = 2000});
+  ASSERT_TRUE(after.Restore(store_.Image()).ok());
+  const auto factor = *after.Find("f");
+  EXPECT_EQ(factor->Describe().version, (Version{1000, 77, 2})) << "the epoch that committed it";
+  EXPECT_EQ(factor->Describe().steps_committed, 2);
+  a = OpenTower(*factor, 0, 1);
+  b = OpenTower(*factor, 1, 2);
+  const Progress progress = factor->GetProgress(1, 1);
+  EXPECT_EQ(progress.epoch, 78);
+  EXPECT_EQ(progress.next, 3);
+  EXPECT_THAT(progress.missed, testing::ElementsAre(StepRun{3, 3, StepOutcome::kPartial}));
+  // Tower 1 was told that it did not count in step 3: it does not now, either.
+  EXPECT_EQ(ReasonOf(SendNumber(*factor, 3, 1, 7, b)), reason::kStepLate);
+  ASSERT_TRUE(SendNumber(*factor, 4, 1, 3, b).ok());
+  ASSERT_TRUE(SendNumber(*factor, 3, 0, 5, a).ok());
+  const auto read = ReadAfter(*factor, 3);
+  EXPECT_EQ(Elements(read), partial) << "the same bits";
+  EXPECT_EQ(read->version, (Version{1000, 78, 3}));
+  ASSERT_TRUE(SendNumber(*factor, 4, 0, 1, a).ok());
+  EXPECT_EQ(ReadAfter(*factor, 4)->steps_committed, 4);
+  before->Retire();
+}
+
 // Integer values: a lost or doubled batch, or one out of its place, would show in the bits.
 TEST_F(FactorUpdateTest, BitsDoNotDependOnWhoComesFirst) {
   constexpr int kTowers = 4, kSteps = 25;

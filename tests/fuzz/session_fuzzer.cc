@@ -179,18 +179,22 @@ class Fuzz {
     const auto factor = registry_->Find(b ? "b/c" : "a");
     rows_ = Right() ? input_.ConsumeIntegralInRange(1, 3) : input_.ConsumeIntegral<int64_t>();
     header.set_factor(Right() ? (*factor)->name() : input_.ConsumeRandomLengthString());
-    const core::Progress progress = (*factor)->GetProgress(1);
+    const core::Progress progress = (*factor)->GetProgress(0, 1);
     header.set_incarnation(Right() ? progress.incarnation : 1);
     header.set_step(Right() ? progress.next + input_.ConsumeBool()
                             : input_.ConsumeIntegral<int64_t>());
     header.set_tower(b && input_.ConsumeBool());
     header.set_rows(rows_);
+    const bool contribution = !b && input_.ConsumeBool();
+    if (contribution) header.set_form(v1::BATCH_FORM_CONTRIBUTION);
+    if (!Right()) header.set_examples(input_.ConsumeFloatingPoint<double>());
     if (!Right()) header.set_form(static_cast<v1::BatchForm>(Small()));
     if (Right()) header.set_decay(Right() ? 0.5 : input_.ConsumeFloatingPoint<double>());
     if (!Right()) header.set_weight(input_.ConsumeFloatingPoint<double>());
     if (!Right()) header.set_gradient_scale(input_.ConsumeFloatingPoint<double>());
     header.set_digest(std::string(Right() ? 16 : 15, Right() ? 'd' : 'e'));
     row_bytes_ = 0;
+    if (contribution) return AddTensor(header, v1::TENSOR_ROLE_CONTRIBUTION, 0, 1);
     AddTensor(header, v1::TENSOR_ROLE_INPUTS, 0, 2);
     for (int source = 0; source <= b; ++source) {
       AddTensor(header, v1::TENSOR_ROLE_OUTPUTS_GRADS, source, 1);

@@ -148,6 +148,61 @@ TEST_F(SessionTest, ATakenTowerIsToldAndForgotten) {
   EXPECT_EQ(one->AwaitNext(2).next(), 2);
 }
 
+class HoldTest : public SessionTest {
+ protected:
+  // A golden batch holds 256 bytes.
+  HoldTest() : SessionTest({.state_budget = 1 << 20, .batch_budget = 600}) {}
+};
+
+TEST_F(HoldTest, ABatchWithoutRoomIsHeldAndItsTowerToldWhenThereIsSome) {
+  Create("a", Golden(2));
+  auto b = Create("b", Golden());
+  auto one = Join(1), two = Join(2), three = Join(3);
+  one->Open("a", 0);
+  two->Open("a", 1);
+  three->Open("b");
+  ASSERT_TRUE(one->Send(GoldenBatch("a", 1, 0)).ok());
+  ASSERT_TRUE(three->Send(GoldenBatch("b", 1)).ok());
+  const v1::UpdateResponse held = three->Answer();
+  ASSERT_TRUE(held.has_hold()) << held.DebugString();
+  EXPECT_EQ(held.hold().factor(), "b");
+  EXPECT_EQ(held.hold().tower(), 0);
+  EXPECT_EQ(held.hold().step(), 1);
+  EXPECT_EQ(three->Answer().ack().progress().open_through(), 0) << "and how it stands";
+  // What was on its way behind it is held, too, and is no error.
+  ASSERT_TRUE(three->Send(GoldenBatch("b", 2)).ok());
+  EXPECT_EQ(three->Answer().hold().step(), 2);
+  EXPECT_EQ(three->Answer().ack().progress().open_through(), 0);
+
+  ASSERT_TRUE(two->Send(GoldenBatch("a", 1, 1)).ok());
+  EXPECT_GE(three->Answer().ack().progress().open_through(), 1);
+  ASSERT_TRUE(three->Send(GoldenBatch("b", 1)).ok());
+  three->AwaitNext(2);
+  EXPECT_EQ(Elements(ReadAfter(*b, 1)), golden_covariance_);
+}
+
+TEST_F(HoldTest, ABatchThatMakesRoomIsHeldLater) {
+  auto factor = Create("a", Golden(1));
+  auto one = Join(1);
+  one->Open("a");
+  backend_.Hold();  // so that the window fills
+  ASSERT_TRUE(one->Send(GoldenBatch("a", 1)).ok());
+  backend_.AwaitEntered();
+  ASSERT_TRUE(one->Send(Header("a", 2)).ok());  // its rows are to come
+  (*registry_->Find("a"))->SetTowers(1, /*now=*/true).IgnoreError();
+  v1::UpdateResponse answer = one->Answer();
+  ASSERT_TRUE(answer.has_hold()) << answer.DebugString();
+  EXPECT_EQ(answer.hold().step(), 2);
+  v1::UpdateRequest rest = GoldenBatch("a", 2);
+  rest.clear_header();
+  ASSERT_TRUE(one->Send(rest).ok()) << "read and discarded";
+  EXPECT_EQ(factor->Describe().held_batches, 1);
+  backend_.Release();
+  one->AwaitNext(2);
+  ASSERT_TRUE(one->Send(GoldenBatch("a", 2)).ok());
+  one->AwaitNext(3);
+}
+
 TEST_F(SessionTest, ABatchUnderWayWhoseTowerIsTakenIsRefused) {
   Create("mlp/0", Golden());
   auto one = Join(1);

@@ -169,6 +169,70 @@ TEST_P(GoldenTest, ExampleWeighted) {
   ExpectNear(average.Read(), {24.33333333, 1.83333333, 44, 4, 3, 0.5}, tolerance_);
 }
 
+// What a sender that reduces its batch itself would send.
+std::unique_ptr<Batch> ContributionOf(const Kind& kind, const Tower& tower, bool has_bias) {
+  std::vector<double> sum(kind.state_shape().size());
+  double examples = tower.inputs.rows;
+  if (!tower.row_weights.empty()) {
+    examples = std::accumulate(tower.row_weights.begin(), tower.row_weights.end(), 0.0);
+  }
+  for (const Dense& grads : tower.outputs_grads) {
+    for (int64_t n = 0; n < tower.inputs.rows; ++n) {
+      const double weight = tower.row_weights.empty() ? 1 : tower.row_weights[n];
+      for (int64_t i = 0; i < tower.inputs.cols + has_bias; ++i) {
+        const double a = i < tower.inputs.cols ? tower.inputs.values[n * tower.inputs.cols + i] : 1;
+        for (int64_t o = 0; o < grads.cols; ++o) {
+          const double g = grads.values[n * grads.cols + o] * tower.gradient_scale;
+          sum[i * grads.cols + o] += weight * a * a * g * g / examples;
+        }
+      }
+    }
+  }
+  const MatrixShape shape = kind.state_shape();
+  BatchHeader header{.rows = tower.inputs.rows, .form = BatchForm::kContribution};
+  header.tensors = {{TensorRole::kContribution, 0, DataType::kFloat64, {shape.rows, shape.cols}}};
+  header.examples = examples;
+  EXPECT_EQ(kind.CheckBatch(header), absl::OkStatus());
+  std::unique_ptr<Batch> batch = kind.NewBatch(header);
+  EXPECT_EQ(batch->Add(0, 0, ToBytes(sum, DataType::kFloat64)), absl::OkStatus());
+  EXPECT_EQ(batch->Finish(), absl::OkStatus());
+  return batch;
+}
+
+// Every mixture of towers that send rows and towers that send contributions.
+TEST_P(GoldenTest, ContributionsCountAsTheirRowsWould) {
+  std::mt19937 random(3);
+  std::vector<Tower> towers = {RandomTower(random, 3, 4, 5, 2), RandomTower(random, 8, 4, 5, 2),
+                               RandomTower(random, 1, 4, 5, 2)};
+  towers[1].row_weights = {1, 0, 2, 0.5, 1, 1, 3, 0.25};
+  towers[2].gradient_scale = 3;
+  for (const auto weighting : {TowerWeighting::kTowerMean, TowerWeighting::kExampleWeighted}) {
+    FactorSpec spec = Spec(4, 5, true, GetParam(), 2);
+    spec.tower_weighting = weighting;
+    Average rows(spec);
+    rows.Step({.decay = 0.5, .weight = 2}, towers);
+    for (unsigned reduced = 0; reduced < 8; ++reduced) {
+      const auto kind = KindOf(spec);
+      std::vector<std::unique_ptr<Batch>> batches;
+      std::vector<const Batch*> pointers;
+      for (size_t t = 0; t < towers.size(); ++t) {
+        batches.push_back(reduced >> t & 1 ? ContributionOf(*kind, towers[t], true)
+                                           : BatchOf(*kind, towers[t]));
+        pointers.push_back(batches.back().get());
+      }
+      BackendCpu backend(nullptr);
+      const auto state = Matrix::New(kind->state_shape());
+      state->Fill(0);
+      const double largest =
+          kind->Advance({.decay = 0.5, .weight = 2}, pointers, true, *state, *state, backend);
+      const std::vector<double> got = ValuesOf(*state);
+      ExpectNear(got, Times(2, rows.Read()), GetParam() == DataType::kFloat64 ? 1e-14 : 1e-6);
+      EXPECT_EQ(largest, *std::max_element(got.begin(), got.end()));
+      EXPECT_LE(largest, 2 * kind->BoundOf(pointers));
+    }
+  }
+}
+
 TEST_P(GoldenTest, RowWeights) {
   Tower weighted = tower_;
   weighted.row_weights = {1, 3};
