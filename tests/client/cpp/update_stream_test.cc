@@ -292,7 +292,7 @@ TEST_F(UpdateStreamTest, AStepThatEndedWithoutItsBatchIsLate) {
   while (writer.progress().next() != 2) std::this_thread::yield();
   const absl::Status late = writer.Write(batch(), kOptions).status();
   EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(ErrorReason(late), "LATE");
+  EXPECT_EQ(ErrorReason(late), "STEP_LATE");
   EXPECT_EQ(server_.messages(), 2u) << "nothing was sent";
   EXPECT_EQ(writer.progress().missed(0).outcome(), v1::STEP_OUTCOME_PARTIAL);
   EXPECT_EQ(*writer.Write(batch(), kOptions), 2);
