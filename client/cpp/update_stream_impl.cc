@@ -171,7 +171,9 @@ absl::StatusOr<BatchTensors> UpdateStream::Impl::Reduce(Tower& tower, const Batc
   const double scale = options.gradient_scale.value_or(1);
   if (!std::isfinite(scale) || scale <= 0) return raw;  // the server says what is wrong
   if (!tower.described) {
-    if (absl::Status status = Describe(tower); !status.ok()) return status;
+    absl::Status status = Describe(tower);
+    if (!status.ok() && smaller_wins) return raw;  // the stream may still stand, or come back
+    if (!status.ok()) return status;
   }
   if (!tower.shape || !Fits(batch, *tower.shape)) return raw;
   if (smaller_wins && raw->bytes() <= tower.shape->bytes()) return raw;
@@ -286,6 +288,10 @@ void UpdateStream::Impl::SendReady() {
 }
 
 void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
+  {
+    MutexLock lock(&mutex_);
+    if (!greeted_) return;  // rather than wait for a connection
+  }
   MutexLock wire(&wire_);
   while (true) {
     std::shared_ptr<Call> call;

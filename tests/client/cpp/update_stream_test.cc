@@ -367,6 +367,19 @@ TEST_F(UpdateStreamTest, TheSmallerFormTravels) {
   EXPECT_EQ(stats.raw_bytes, 20);
 }
 
+TEST_F(UpdateStreamTest, AFactorThatCannotBeDescribedIsSentRaw) {
+  server_.on_describe = [](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&) {
+    return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(server_.Message(2).header().form(), v1::BATCH_FORM_RAW);
+  UpdateStream strict = client_.OpenUpdates({.form = v1::BATCH_FORM_CONTRIBUTION});
+  UpdateWriter other = Open(strict, "g");
+  EXPECT_EQ(other.Write(batch(), kOptions).status().code(), absl::StatusCode::kInternal);
+}
+
 TEST_F(UpdateStreamTest, WhatIsNotOfTheLayerTravelsRawForTheServerToRefuse) {
   server_.on_describe = [](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse& response) {
     auto& layer = *response.mutable_factor()->mutable_spec()->mutable_fully_connected_diagonal();
