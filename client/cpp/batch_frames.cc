@@ -120,11 +120,12 @@ v1::BatchHeader MakeHeader(const BatchIdentity& identity, const BatchTensors& ba
   return header;
 }
 
-void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, v1::BatchRows& rows) {
+void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, BufferPool& pool,
+              v1::BatchRows& rows) {
   rows.set_first_row(first);
   rows.set_row_count(count);
   std::string& data = *rows.mutable_data();
-  data.reserve(count * batch.row_bytes());
+  data = pool.Take(count * batch.row_bytes());
   for (const MatrixView& matrix : batch.tensors) {
     ForBytes(matrix, first, count, [&](std::span<const std::byte> piece) {
       data.append(reinterpret_cast<const char*>(piece.data()), piece.size());
@@ -180,6 +181,13 @@ std::string BatchDigest(const v1::BatchHeader& header, const std::vector<MatrixV
   return hasher.Digest();
 }
 
+EncodedBatch::~EncodedBatch() {
+  if (pool == nullptr) return;
+  for (v1::UpdateRequest& message : messages) {
+    if (message.has_rows()) pool->Return(std::move(*message.mutable_rows()->mutable_data()));
+  }
+}
+
 int64_t BatchTensors::row_bytes() const {
   int64_t bytes = 0;
   for (const MatrixView& matrix : tensors) bytes += matrix.row_bytes();
@@ -208,7 +216,8 @@ BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
 absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
                                                                 const BatchTensors& batch,
                                                                 const StepOptions& options,
-                                                                int64_t max_frame) {
+                                                                int64_t max_frame,
+                                                                std::shared_ptr<BufferPool> pool) {
   v1::BatchHeader header = MakeHeader(identity, batch, options);
   const int64_t row_bytes = batch.row_bytes();
   const int64_t header_bytes = header.ByteSizeLong();
@@ -221,7 +230,7 @@ absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdent
   const int64_t all = batch.frame_rows();
   const int64_t rows_per_frame =
       std::clamp<int64_t>(max_frame / std::max<int64_t>(row_bytes, 1), 1, all);
-  const auto encoded = std::make_shared<EncodedBatch>();
+  const auto encoded = std::make_shared<EncodedBatch>(std::move(pool));
   encoded->bytes = batch.bytes();
   encoded->form = batch.form;
   *encoded->messages.emplace_back().mutable_header() = std::move(header);
@@ -231,7 +240,7 @@ absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdent
   for (int64_t first = 0; first < all; first += rows_per_frame) {
     if (first > 0) encoded->messages.emplace_back();
     const int64_t count = std::min(rows_per_frame, all - first);
-    CopyRows(batch, first, count, *encoded->messages.back().mutable_rows());
+    CopyRows(batch, first, count, *encoded->pool, *encoded->messages.back().mutable_rows());
   }
   encoded->messages.back().mutable_end()->set_rows(all);
   return encoded;

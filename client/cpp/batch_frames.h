@@ -9,10 +9,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/cpp/buffer_pool.h"
 #include "fisherd/update_stream.h"
 #include "fisherd/v1/update.pb.h"
 
@@ -57,18 +59,26 @@ absl::StatusOr<BatchTensors> RawTensors(const BatchIdentity& identity, const Bat
 BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
                                  std::optional<double> examples);
 
-// The messages that carry a batch, in their order, with the elements. Immutable.
+// The messages that carry a batch, in their order, with the elements. Not to be changed.
 struct EncodedBatch {
+  explicit EncodedBatch(std::shared_ptr<BufferPool> pool = nullptr) : pool(std::move(pool)) {}
+  ~EncodedBatch();  // returns the elements' memory
+  EncodedBatch(const EncodedBatch&) = delete;
+  EncodedBatch& operator=(const EncodedBatch&) = delete;
+
+  const std::shared_ptr<BufferPool> pool;
   std::vector<v1::UpdateRequest> messages;
   int64_t bytes = 0;  // of elements
   v1::BatchForm form = v1::BATCH_FORM_RAW;
 };
 
-// Copies the elements, as they are. INVALID_ARGUMENT (BAD_ARGUMENT) if a row exceeds a message.
+// Copies the elements, as they are, into memory of `pool`. INVALID_ARGUMENT (BAD_ARGUMENT) if a row
+// exceeds a message.
 absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
                                                                 const BatchTensors& batch,
                                                                 const StepOptions& options,
-                                                                int64_t max_frame);
+                                                                int64_t max_frame,
+                                                                std::shared_ptr<BufferPool> pool);
 
 // The digest of a batch, 16 bytes: XXH3-128 in its canonical form (big-endian) of
 //

@@ -12,6 +12,9 @@ namespace {
 
 constexpr absl::Duration kDescribeTimeout = absl::Seconds(30);
 
+// Of memory that is kept for the batches to come.
+constexpr int64_t kPooledBytes = int64_t{96} << 20;
+
 absl::Status Closed() { return absl::CancelledError("the stream of updates was closed"); }
 
 BatchIdentity OfStep(const BatchIdentity& tower, int64_t step) {
@@ -34,6 +37,7 @@ UpdateStream::Impl::Impl(std::shared_ptr<Stub> stub, std::shared_ptr<ClientIdent
       client_(std::move(client)),
       serial_(++client_->streams),
       options_(options),
+      pool_(std::make_shared<BufferPool>(kPooledBytes)),
       backoff_(options.first_reconnect_delay, options.max_reconnect_delay) {
   connector_ = std::thread([this] { Run(); });
   sender_ = std::thread([this] { SendReady(); });
@@ -138,7 +142,7 @@ absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, const Batch& bat
   while (step == 0) {
     const absl::StatusOr<BatchIdentity> identity = AwaitRoom(tower, bytes, deadline);
     if (!identity.ok()) return identity.status();
-    auto encoded = EncodeBatch(*identity, *tensors, options, max_frame);
+    auto encoded = EncodeBatch(*identity, *tensors, options, max_frame, pool_);
     MutexLock lock(&mutex_);
     // A refusal, or the end, may have come while the bytes were copied.
     if (encoded.ok() && !tower.state.ended() && tower.state.next_step() == identity->step) {
@@ -167,7 +171,9 @@ absl::StatusOr<BatchTensors> UpdateStream::Impl::Reduce(Tower& tower, const Batc
   const double scale = options.gradient_scale.value_or(1);
   if (!std::isfinite(scale) || scale <= 0) return raw;  // the server says what is wrong
   if (!tower.described) {
-    if (absl::Status status = Describe(tower); !status.ok()) return status;
+    absl::Status status = Describe(tower);
+    if (!status.ok() && smaller_wins) return raw;  // the stream may still stand, or come back
+    if (!status.ok()) return status;
   }
   if (!tower.shape || !Fits(batch, *tower.shape)) return raw;
   if (smaller_wins && raw->bytes() <= tower.shape->bytes()) return raw;
@@ -282,6 +288,10 @@ void UpdateStream::Impl::SendReady() {
 }
 
 void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
+  {
+    MutexLock lock(&mutex_);
+    if (!greeted_) return;  // rather than wait for a connection
+  }
   MutexLock wire(&wire_);
   while (true) {
     std::shared_ptr<Call> call;

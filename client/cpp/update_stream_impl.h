@@ -135,6 +135,7 @@ class UpdateStream::Impl {
   const std::shared_ptr<ClientIdentity> client_;
   const uint64_t serial_;  // of ClientIdentity::streams
   const UpdateStreamOptions options_;
+  const std::shared_ptr<BufferPool> pool_;
 
   Mutex wire_;
   mutable Mutex mutex_;

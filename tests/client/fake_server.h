@@ -91,7 +91,6 @@ class FakeServer final : public v1::FactorService::Service {
   Handler<grpc::Status(const v1::UpdateInversesRequest&, v1::UpdateInversesResponse&)>
       on_update_inverses;
   Handler<grpc::Status(const v1::SetTowersRequest&, v1::SetTowersResponse&)> on_set_towers;
-  Handler<grpc::Status(const v1::WatchRequest&, grpc::ServerWriter<v1::WatchResponse>&)> on_watch;
 
   // ---- The update stream, as the test sees it.
 
@@ -163,10 +162,6 @@ class FakeServer final : public v1::FactorService::Service {
   grpc::Status SetTowers(grpc::ServerContext*, const v1::SetTowersRequest* request,
                          v1::SetTowersResponse* response) override {
     return on_set_towers(*request, *response);
-  }
-  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest* request,
-                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
-    return on_watch(*request, *writer);
   }
 
   std::mutex write_mutex_;  // one answer at a time; locked before mutex_

@@ -16,11 +16,13 @@ using testing::HasSubstr;
 const BatchIdentity kIdentity = {.factor = "f", .incarnation = 7, .step = 3, .tower = 1};
 const StepOptions kOptions = {.decay = 0.9};
 
+const auto kPool = std::make_shared<BufferPool>(1 << 20);
+
 std::vector<v1::UpdateRequest> Cut(const Batch& batch, int64_t max_frame,
                                    const StepOptions& options = kOptions) {
   const absl::StatusOr<BatchTensors> tensors = RawTensors(kIdentity, batch);
   EXPECT_TRUE(tensors.ok()) << tensors.status();
-  const auto encoded = EncodeBatch(kIdentity, *tensors, options, max_frame);
+  const auto encoded = EncodeBatch(kIdentity, *tensors, options, max_frame, kPool);
   EXPECT_TRUE(encoded.ok()) << encoded.status();
   EXPECT_EQ((*encoded)->bytes, tensors->bytes());
   return (*encoded)->messages;
@@ -166,6 +168,19 @@ TEST_F(BatchFramesTest, AnythingElseThatChangesChangesTheDigest) {
   }
 }
 
+TEST(BatchFramesMemoryTest, GoesBackToThePool) {
+  const auto pool = std::make_shared<BufferPool>(1 << 20);
+  const Matrix<float> a = Matrix<float>::Random(64, 256);
+  const auto encode = [&] {
+    return *EncodeBatch(kIdentity, *RawTensors(kIdentity, {.inputs = a}), kOptions, 1 << 20, pool);
+  };
+  encode();
+  EXPECT_GE(pool->bytes(), 64 << 10);
+  const auto again = encode();
+  EXPECT_EQ(pool->bytes(), 0);
+  EXPECT_EQ(Assemble(again->messages, 64, {256})[0], a);
+}
+
 // A pinned value: the digest is part of what a replay in another process must repeat.
 TEST(BatchDigestTest, IsStable) {
   v1::BatchHeader header;
@@ -184,7 +199,7 @@ TEST_F(BatchFramesTest, AContributionTravelsAsOneTensorOfItsOwnRows) {
   const Matrix<float> c = Matrix<float>::Random(4, 2);
   const auto encode = [&](std::optional<double> examples) {
     return (*EncodeBatch(kIdentity, ContributionTensors(c, 7, examples),
-                         {.decay = 0.5, .gradient_scale = 64}, /*max_frame=*/16))
+                         {.decay = 0.5, .gradient_scale = 64}, /*max_frame=*/16, kPool))
         ->messages;
   };
   const std::vector<v1::UpdateRequest> messages = encode(2.5);
@@ -206,9 +221,9 @@ TEST_F(BatchFramesTest, AContributionTravelsAsOneTensorOfItsOwnRows) {
 TEST_F(BatchFramesTest, RefusesWhatCannotBeCutByRows) {
   const auto refused = [](const Batch& batch, const char* field, const char* message) {
     const absl::StatusOr<BatchTensors> tensors = RawTensors(kIdentity, batch);
-    const absl::Status status = tensors.ok()
-                                    ? EncodeBatch(kIdentity, *tensors, kOptions, 1 << 20).status()
-                                    : tensors.status();
+    const absl::Status status =
+        tensors.ok() ? EncodeBatch(kIdentity, *tensors, kOptions, 1 << 20, kPool).status()
+                     : tensors.status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(ErrorReason(status), "BAD_ARGUMENT");
     EXPECT_EQ(ErrorMetadata(status).at("field"), field);

@@ -292,7 +292,7 @@ TEST_F(UpdateStreamTest, AStepThatEndedWithoutItsBatchIsLate) {
   while (writer.progress().next() != 2) std::this_thread::yield();
   const absl::Status late = writer.Write(batch(), kOptions).status();
   EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(ErrorReason(late), "LATE");
+  EXPECT_EQ(ErrorReason(late), "STEP_LATE");
   EXPECT_EQ(server_.messages(), 2u) << "nothing was sent";
   EXPECT_EQ(writer.progress().missed(0).outcome(), v1::STEP_OUTCOME_PARTIAL);
   EXPECT_EQ(*writer.Write(batch(), kOptions), 2);
@@ -365,6 +365,19 @@ TEST_F(UpdateStreamTest, TheSmallerFormTravels) {
   EXPECT_EQ(stats.contribution_bytes, 32);
   EXPECT_EQ(stats.raw_batches, 1);
   EXPECT_EQ(stats.raw_bytes, 20);
+}
+
+TEST_F(UpdateStreamTest, AFactorThatCannotBeDescribedIsSentRaw) {
+  server_.on_describe = [](const v1::DescribeFactorRequest&, v1::DescribeFactorResponse&) {
+    return grpc::Status(grpc::StatusCode::INTERNAL, "broken");
+  };
+  UpdateStream stream = client_.OpenUpdates();
+  UpdateWriter writer = Open(stream);
+  ASSERT_EQ(*writer.Write(batch(), kOptions), 1);
+  EXPECT_EQ(server_.Message(2).header().form(), v1::BATCH_FORM_RAW);
+  UpdateStream strict = client_.OpenUpdates({.form = v1::BATCH_FORM_CONTRIBUTION});
+  UpdateWriter other = Open(strict, "g");
+  EXPECT_EQ(other.Write(batch(), kOptions).status().code(), absl::StatusCode::kInternal);
 }
 
 TEST_F(UpdateStreamTest, WhatIsNotOfTheLayerTravelsRawForTheServerToRefuse) {
