@@ -24,7 +24,8 @@ bool ReplayBuffer::OnOpened(const Progress& progress) {
   next_ = progress.next;
   durable_ = progress.durable;
   open_through_ = progress.open_through;
-  held_through_ = 0;
+  held_from_ = 0;
+  pressed_ = false;
   send_next_ = progress.next;
   Advance(progress);
   return true;
@@ -39,8 +40,9 @@ void ReplayBuffer::Advance(const Progress& progress) {
   next_ = std::max(next_, progress.next);
   durable_ = std::max(durable_, progress.durable);
   open_through_ = std::max(open_through_, progress.open_through);
-  if (open_through_ >= held_through_) held_through_ = 0;
+  if (std::max(open_through_, next_ - 1) >= held_from_) held_from_ = 0;
   window_ = progress.window;
+  if (open_through_ >= next_ + window_ - 1) pressed_ = false;
   if (progress.first > progress.next) next_step_ = std::max(next_step_, progress.first);
   for (const Run& run : progress.missed) AddMissed(run);
   Free();
@@ -49,7 +51,8 @@ void ReplayBuffer::Advance(const Progress& progress) {
 void ReplayBuffer::OnHold(int64_t step) {
   if (!open_ || step < next_) return;
   open_through_ = std::min(open_through_, step - 1);
-  held_through_ = std::max(held_through_, step);
+  held_from_ = held_from_ == 0 ? step : std::min(held_from_, step);
+  pressed_ = true;
   send_next_ = std::min(send_next_, step);
 }
 
@@ -76,7 +79,9 @@ const ReplayBuffer::Kept* ReplayBuffer::NextToSend() const {
   if (!open_) return nullptr;
   const auto batch = std::ranges::lower_bound(kept_, std::max(send_next_, next_), {}, &Kept::step);
   if (batch == kept_.end() || batch->step >= next_ + window_) return nullptr;
-  if (batch->step <= held_through_ && batch->step > open_through_) return nullptr;
+  const int64_t open = std::max(open_through_, next_ - 1);
+  if (batch->step > open && held_from_ != 0) return nullptr;
+  if (batch->step > open + 1 && pressed_) return nullptr;
   return &*batch;
 }
 

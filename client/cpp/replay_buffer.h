@@ -127,8 +127,8 @@ class ReplayBuffer {
   template <typename H>
   friend H AbslHashValue(H h, const ReplayBuffer& b) {
     return H::combine(std::move(h), b.incarnation_, b.epoch_, b.open_, b.next_, b.durable_,
-                      b.open_through_, b.held_through_, b.window_, b.next_step_, b.send_next_,
-                      b.missed_, b.kept_);
+                      b.open_through_, b.held_from_, b.pressed_, b.window_, b.next_step_,
+                      b.send_next_, b.missed_, b.kept_);
   }
 
  private:
@@ -144,7 +144,10 @@ class ReplayBuffer {
   int64_t next_ = 0;
   int64_t durable_ = 0;
   int64_t open_through_ = 0;
-  int64_t held_through_ = 0;  // up to here only what is open is sent
+  int64_t held_from_ = 0;  // the lowest step that waits for room; 0 if none does
+  // Since a hold, until the whole window is open: beyond what is open goes one batch at a time,
+  // which asks for the next room, as the others would come for nothing.
+  bool pressed_ = false;
   int64_t window_ = 0;
   int64_t next_step_ = 0;
   int64_t send_next_ = 0;    // what is kept below it needs no sending

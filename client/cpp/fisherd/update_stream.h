@@ -114,8 +114,8 @@ class UpdateWriter {
   //
   //   INVALID_ARGUMENT     BAD_ARGUMENT: the tensors' rows differ, or one row exceeds a message.
   //                        NON_FINITE_INPUT: found while a contribution was computed
-  //   FAILED_PRECONDITION  STEP_LATE: the step has ended without this tower; the next Write is of the
-  //                        one after it
+  //   FAILED_PRECONDITION  STEP_LATE: the step has ended without this tower; the next Write is of
+  //                        the one after it
   //   DEADLINE_EXCEEDED    the window had no room within `timeout`: another tower lags, or the
   //                        server is away
   //   RESOURCE_EXHAUSTED   CLIENT_BUFFER: the buffer had no room within `timeout`, or never will

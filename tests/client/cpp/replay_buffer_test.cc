@@ -152,21 +152,28 @@ TEST_F(ReplayBufferTest, WhatIsHeldIsSentAgainOnceItIsOpen) {
   AckOpen(5, 5);
   EXPECT_THAT(Send(), IsEmpty());
   AckOpen(5, 6);
-  EXPECT_THAT(Send(), ElementsAre(6, 7)) << "7 was not held by itself";
+  EXPECT_THAT(Send(), ElementsAre(6, 7)) << "7 asks for room";
 }
 
-TEST_F(ReplayBufferTest, EveryHoldIsAPromiseOfItsOwn) {
-  Push(3);
+TEST_F(ReplayBufferTest, WhileRoomIsShortOneBatchAtATimeAsksForIt) {
+  Push(4);
   Send();
-  buffer_.OnHold(5);
-  buffer_.OnHold(6);
-  buffer_.OnHold(7);
+  for (int64_t step = 5; step <= 8; ++step) buffer_.OnHold(step);
+  EXPECT_THAT(Send(), IsEmpty());
   AckOpen(5, 5);
-  EXPECT_THAT(Send(), ElementsAre(5)) << "6 would only be held again";
-  AckOpen(5, 6);
-  EXPECT_THAT(Send(), ElementsAre(6));
-  AckOpen(6, 7);
-  EXPECT_THAT(Send(), ElementsAre(7));
+  EXPECT_THAT(Send(), ElementsAre(5, 6)) << "the holds after the first said nothing of their own";
+  buffer_.OnHold(6);
+  EXPECT_THAT(Send(), IsEmpty());
+  AckOpen(6, 6);
+  EXPECT_THAT(Send(), ElementsAre(6, 7));
+  AckOpen(7, 7);
+  EXPECT_THAT(Send(), ElementsAre(8));
+  Push(3);  // 9 to 11
+  EXPECT_THAT(Send(), IsEmpty());
+  AckOpen(7, 10);
+  EXPECT_THAT(Send(), ElementsAre(9, 10)) << "the whole window is open";
+  AckOpen(8, 10);
+  EXPECT_THAT(Send(), ElementsAre(11)) << "as before the hold";
 }
 
 TEST_F(ReplayBufferTest, AHoldTakesBackWhatWasOpen) {
