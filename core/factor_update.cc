@@ -263,6 +263,7 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
 
   Room room(*this);
   std::vector<StepGather::Hold> holds;
+  const int64_t open_through = lane.gather.open_through();
   const auto answer = lane.gather.Begin({.step = header.step,
                                          .tower = index,
                                          .bytes = kind_->HeldBytes(header),
@@ -271,6 +272,8 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
                                         lane.ledger, room, holds);
   ApplyHolds(lane_index, holds, after);
   UpdateClock(lane);
+  // Towers that were told to hold wait for this, too.
+  if (lane.gather.open_through() > open_through && lane.gather.has_holds()) NotifyAll(after);
   if (!answer.ok()) return answer.status();
   if (answer->admission != StepGather::Admission::kAdmitted) {
     return BatchAdmission{.pending = nullptr,

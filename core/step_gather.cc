@@ -141,8 +141,8 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
     }
   }
   Tower& tower = towers_[number];
-  if (const int64_t expected = ExpectedFrom(number, ledger); step > expected) {
-    if (tower.held_from != 0) return Answer{.admission = Admission::kOnHold};
+  const int64_t expected = ExpectedFrom(number, ledger);
+  if (step > expected && tower.held_from == 0) {
     return MakeError(absl::StatusCode::kOutOfRange, reason::kStepOutOfOrder,
                      absl::StrFormat("step is %d, but the tower's batch of step %d is not here; "
                                      "expected step %d, or an earlier one again",
@@ -155,6 +155,10 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
     tower.held_from = tower.held_from == 0 ? step : std::min(tower.held_from, step);
     return Answer{.admission = Admission::kOnHold};
   };
+  if (step > expected) {  // it was on its way when the one before it was put on hold
+    OpenThrough(step, room);
+    return on_hold();
+  }
   if (!OpenThrough(step, room)) return on_hold();
   if (const Step& open = open_[step - next_]; open.present > 0 && open.parameters != parameters) {
     return ParametersDiffer(open.parameters, parameters);
@@ -351,6 +355,11 @@ int64_t StepGather::SetTowers(int towers, bool now, StepRoom& room, std::vector<
 }
 
 // ---- What it is
+
+bool StepGather::has_holds() const {
+  return std::any_of(towers_.begin(), towers_.end(),
+                     [](const Tower& tower) { return tower.held_from != 0; });
+}
 
 int64_t StepGather::ReceivedThrough(int tower) const {
   int64_t through = next_ - 1;

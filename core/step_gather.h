@@ -164,6 +164,8 @@ class StepGather {
   bool committing() const { return committing_; }
   // Somebody has sent a batch of a step that was not open, and is not open now.
   bool wants_room() const { return wanted_ > open_through(); }
+  // A tower was told to hold, and has not sent that step again.
+  bool has_holds() const;
   // The highest step of which `tower` is whole, with all before it; next() − 1 if none.
   int64_t ReceivedThrough(int tower) const;
   // Every tower of step next() has been opened, and was given steps through `step` at least.

@@ -248,6 +248,21 @@ TEST(StepGatherTest, WhatFollowsAHeldBatchIsHeldToo) {
       << "the hold is over, and step 3 is missing";
 }
 
+TEST(StepGatherTest, WhatFollowsAHeldBatchAsksForItsStepToo) {
+  RoomQueue<int> queue(10);
+  Case a(1, 4, queue, 0), b(1, 4, queue, 1);
+  b.Deliver(1, 0);
+  EXPECT_EQ(a.Deliver(1, 0), Admission::kOnHold);
+  b.End();
+  EXPECT_TRUE(a.gather.OpenWaiting(a.room));
+  EXPECT_EQ(a.Deliver(2, 0), Admission::kOnHold) << "on its way when step 1 was put on hold";
+  EXPECT_EQ(a.Deliver(1, 0), Admission::kAdmitted);
+  EXPECT_TRUE(a.gather.wants_room()) << "nobody will send step 2 again before it is open";
+  a.End();
+  EXPECT_TRUE(a.gather.OpenWaiting(a.room));
+  EXPECT_EQ(a.gather.open_through(), 2);
+}
+
 TEST(StepGatherTest, ALargerBatchClosesTheYoungestSteps) {
   Case test(2, 4, /*limit=*/60);
   for (const int64_t step : {1, 2, 3}) test.Deliver(step, 0);

@@ -181,6 +181,28 @@ TEST_F(HoldTest, ABatchWithoutRoomIsHeldAndItsTowerToldWhenThereIsSome) {
   EXPECT_EQ(Elements(ReadAfter(*b, 1)), golden_covariance_);
 }
 
+TEST_F(HoldTest, AStepThatABatchOpensIsToldToThoseWhoHold) {
+  Create("a", Golden(1));
+  auto b = Create("b", Golden(2));
+  auto one = Join(1), two = Join(2), three = Join(3);
+  one->Open("a", 0);
+  two->Open("b", 0);
+  three->Open("b", 1);
+  ASSERT_TRUE(one->Send(GoldenBatch("a", 1)).ok());
+  ASSERT_TRUE(two->Send(GoldenBatch("b", 1, 0)).ok());
+  EXPECT_EQ(two->Answer().hold().step(), 1);
+  EXPECT_TRUE(two->Answer().has_ack());
+  // Not by its turn in the queue but by this very batch, if that comes first.
+  one->AwaitNext(2);
+  while (b->Describe().towers[1].received_through == 0) {
+    ASSERT_TRUE(three->Send(GoldenBatch("b", 1, 1)).ok());
+  }
+  while (two->Answer().ack().progress().open_through() < 1) {
+  }
+  ASSERT_TRUE(two->Send(GoldenBatch("b", 1, 0)).ok());
+  two->AwaitNext(2);
+}
+
 TEST_F(HoldTest, ABatchThatMakesRoomIsHeldLater) {
   auto factor = Create("a", Golden(1));
   auto one = Join(1);
