@@ -354,7 +354,9 @@ TEST(StepGatherTest, AStragglerIsLate) {
   const auto arriving = test.Begin(1, 1);
   test.gather.BeginEnd();
   EXPECT_FALSE(test.gather.Complete(1, 1, arriving->ticket));
+  EXPECT_TRUE(test.Begin(2, 1).ok()) << "step 1 is not waited for";
   test.End(StepOutcome::kPartial, {0});
+  test.gather.ClearTower(1);
   EXPECT_EQ(test.Deliver(2, 1), Admission::kAdmitted) << "it goes on with the next step";
 
   test.Deliver(2, 0);
