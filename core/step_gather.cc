@@ -92,13 +92,6 @@ absl::Status StepGather::CheckOffer(const Offer& offer, const StepRoom& room) co
                                      towers, offer.bytes, room.limit()),
                      {{"field", "rows"}});
   }
-  if (committing_ && offer.step == next_ &&
-      (open_.empty() || open_.front().slots[offer.tower].arrival != Arrival::kWhole)) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kStepLate,
-        absl::StrFormat("step %d is being committed without this tower's batch", offer.step),
-        {{"field", "step"}});
-  }
   return absl::OkStatus();
 }
 
@@ -134,6 +127,10 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
                                                      StepRoom& room, std::vector<Hold>& holds) {
   if (absl::Status status = CheckOffer(offer, room); !status.ok()) return status;
   const auto [step, number, bytes, parameters, digest] = offer;
+  if (committing_ && step == next_ &&
+      (open_.empty() || open_.front().slots[number].arrival != Arrival::kWhole)) {
+    return Answer{.admission = Admission::kLate};
+  }
   if (IsOpen(step)) {
     const Slot& slot = open_[step - next_].slots[number];
     if (slot.arrival != Arrival::kAbsent) {
