@@ -73,7 +73,7 @@ void TowerState::OnRefused(int64_t step, const absl::Status& status) {
   if (!buffer_.open()) return;  // of a writer before this one
   if (LosesTower(reason)) return End(status);
   if (reason == "STEP_OUT_OF_ORDER") return;
-  if (step < buffer_.next() || reason == "LATE" || reason == "STEP_FAILED" ||
+  if (step < buffer_.next() || reason == "STEP_LATE" || reason == "STEP_FAILED" ||
       reason == "FORGOTTEN") {
     // How the step ended is in `missed`, unless it has been forgotten.
     buffer_.OnLate(step);

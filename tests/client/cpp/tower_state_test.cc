@@ -138,7 +138,7 @@ TEST_F(TowerStateTest, RefusalsAsOutOfOrderAreNotHeard) {
 
 TEST_F(TowerStateTest, ALateBatchTakesNoOtherWithIt) {
   Write(2);
-  tower_.OnRefused(5, Reason("LATE"));
+  tower_.OnRefused(5, Reason("STEP_LATE"));
   EXPECT_EQ(tower_.next_step(), 7);
   EXPECT_EQ(tower_.bytes(), 10);
   EXPECT_EQ(tower_.Outcome(5), std::nullopt) << "`missed` will say";
