@@ -138,8 +138,8 @@ class PendingBatch {
 
   // The batch is whole: `rows` is the sender's count of them. Hands it to its step, which commits
   // when all towers' batches are there. OK too if it had to make room meanwhile, which the listener
-  // is told. FAILED_PRECONDITION (OLD_INCARNATION, TOWER_CLAIMED, STEP_LATE, STEP_FAILED) if the
-  // step no longer wants it.
+  // is told, or if its step is ending without it. FAILED_PRECONDITION (OLD_INCARNATION,
+  // TOWER_CLAIMED, STEP_LATE, STEP_FAILED) if the step no longer wants it.
   absl::Status Complete(int64_t rows);
 
  private:

@@ -310,9 +310,7 @@ absl::Status Factor::CompleteBatch(const PendingBatch& pending) {
     const StepRun* run = lane.ledger.Find(pending.step_);
     return DidNotCount(pending.step_, run != nullptr ? run->outcome : StepOutcome::kFailed);
   }
-  if (pending.step_ == lane.gather.next() && lane.gather.committing()) {
-    return DidNotCount(pending.step_, StepOutcome::kPartial);
-  }
+  // It is on hold, or its step is ending without it: nobody may be told before that is recorded.
   return absl::OkStatus();
 }
 

@@ -92,13 +92,6 @@ absl::Status StepGather::CheckOffer(const Offer& offer, const StepRoom& room) co
                                      towers, offer.bytes, room.limit()),
                      {{"field", "rows"}});
   }
-  if (committing_ && offer.step == next_ &&
-      (open_.empty() || open_.front().slots[offer.tower].arrival != Arrival::kWhole)) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, reason::kStepLate,
-        absl::StrFormat("step %d is being committed without this tower's batch", offer.step),
-        {{"field", "step"}});
-  }
   return absl::OkStatus();
 }
 
@@ -117,12 +110,13 @@ absl::Status StepGather::CheckHeld(const Slot& slot, const Digest& digest) const
 // The step that the tower has to send now.
 int64_t StepGather::ExpectedFrom(int tower, const Ledger& ledger) const {
   int64_t step = std::max(towers_[tower].from, plan_.FirstOf(tower, next_));
-  const auto recorded_without = [&] {
+  const auto ends_without = [&] {
+    if (committing_ && step == next_) return true;  // in which case it is not whole here
     const StepRun* run = ledger.Find(step);
     return run != nullptr && !run->Counted(tower);
   };
   step = std::max(step, ReceivedThrough(tower) + 1);
-  while (recorded_without()) {
+  while (ends_without()) {
     ++step;
     while (IsOpen(step) && open_[step - next_].slots[tower].arrival == Arrival::kWhole) ++step;
   }
@@ -133,6 +127,10 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
                                                      StepRoom& room, std::vector<Hold>& holds) {
   if (absl::Status status = CheckOffer(offer, room); !status.ok()) return status;
   const auto [step, number, bytes, parameters, digest] = offer;
+  if (committing_ && step == next_ &&
+      (open_.empty() || open_.front().slots[number].arrival != Arrival::kWhole)) {
+    return Answer{.admission = Admission::kLate};
+  }
   if (IsOpen(step)) {
     const Slot& slot = open_[step - next_].slots[number];
     if (slot.arrival != Arrival::kAbsent) {

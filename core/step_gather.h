@@ -89,6 +89,7 @@ class StepGather {
     kAdmitted,  // under `ticket`
     kHeld,      // the same batch is whole here already: to be read and discarded
     kOnHold,    // there is no room: to be read and discarded, and sent again when its step opens
+    kLate,      // its step ends without it: to be read and discarded, and told when it has ended
   };
   struct Answer {
     Admission admission = Admission::kAdmitted;
@@ -109,7 +110,6 @@ class StepGather {
   //   INVALID_ARGUMENT    STEP_PARAMETERS_DIFFER from those of the step's other towers;
   //   IDENTITY_REUSED:
   //                       a batch of this identity with another digest is here or on its way
-  //   FAILED_PRECONDITION STEP_LATE: the step is being committed without it
   //   RESOURCE_EXHAUSTED  BATCH_BUDGET: such batches of all towers would never fit
   //   ABORTED             the same batch is on its way already
   absl::StatusOr<Answer> Begin(const Offer& offer, const Ledger& ledger, StepRoom& room,
