@@ -77,6 +77,47 @@ void Train(const Training& training, const TowerPart& part) {
   }
 }
 
+Tower::Tower(const Training& training, const std::string& factor, int tower, int port,
+             const UpdateStreamOptions& options)
+    : layer_(training.layer), client_(ConnectTo(port)), stream_(client_.OpenUpdates(options)) {
+  auto writer = stream_.Open(factor, tower, {.take_over = true, .timeout = kTooLong});
+  EXPECT_TRUE(writer.ok()) << writer.status();
+  writer_ = *std::move(writer);
+}
+
+absl::StatusOr<int64_t> Tower::TryWrite() {
+  const ExactBatch batch =
+      MakeBatch(layer_, writer_->factor(), writer_->next_step(), writer_->tower());
+  return writer_->Write(batch.view(), kAccumulate, kTooLong);
+}
+
+int64_t Tower::Write() {
+  const absl::StatusOr<int64_t> step = TryWrite();
+  EXPECT_TRUE(step.ok()) << step.status();
+  return step.value_or(0);
+}
+
+void Tower::WriteThrough(int64_t step) {
+  while (writer_->next_step() <= step) {
+    const absl::Status status = TryWrite().status();
+    const std::string reason = ErrorReason(status);
+    ASSERT_TRUE(status.ok() || reason == "LATE" || reason == "STEP_LATE") << status;
+  }
+}
+
+std::vector<std::vector<int>> Counted(const std::vector<Tower*>& towers, int64_t steps) {
+  std::vector<std::vector<int>> counted(static_cast<size_t>(steps));
+  for (Tower* tower : towers) {
+    for (int64_t step = 1; step <= steps; ++step) {
+      const absl::Status status = tower->writer().WaitDurable(step, kTooLong);
+      const std::string reason = ErrorReason(status);
+      EXPECT_TRUE(status.ok() || reason == "STEP_FAILED" || reason == "LATE") << status;
+      if (status.ok()) counted[static_cast<size_t>(step - 1)].push_back(tower->number());
+    }
+  }
+  return counted;
+}
+
 // ---- The server
 
 FaultTest::FaultTest() {

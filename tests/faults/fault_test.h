@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,33 @@ struct TowerPart {
 
 // Writes until every step is durable, and expects that all of them count.
 void Train(const Training& training, const TowerPart& part);
+
+// One tower's trainer of one factor, step by step.
+class Tower {
+ public:
+  Tower(const Training& training, const std::string& factor, int tower, int port,
+        const UpdateStreamOptions& options = Impatient());
+
+  UpdateWriter& writer() { return *writer_; }
+  UpdateStream& stream() { return stream_; }
+  int number() const { return writer_->tower(); }
+  // Writes the next step; how that went is the answer.
+  absl::StatusOr<int64_t> TryWrite();
+  // Writes the next step, which it returns.
+  int64_t Write();
+  // Writes all steps up to that one that have not ended without it.
+  void WriteThrough(int64_t step);
+
+ private:
+  const Layer layer_;
+  Client client_;
+  UpdateStream stream_;
+  std::optional<UpdateWriter> writer_;
+};
+
+// Which towers were told that they counted in steps 1 to `steps`, once that is for good; each must
+// have been told.
+std::vector<std::vector<int>> Counted(const std::vector<Tower*>& towers, int64_t steps);
 
 class FaultTest : public testing::Test {
  protected:
