@@ -246,6 +246,27 @@ TEST_F(FactorUpdateTest, ResetEndsBatchesUnderWay) {
   EXPECT_THAT(Elements(Read(*factor)), ElementsAreArray(Floats(6, 0)));
 }
 
+TEST_F(FactorUpdateTest, WhoTakesOverDuringACommitBeginsAfterIt) {
+  const auto factor = Create("f", Golden());
+  const auto old = OpenTower(*factor, 0, 1);
+  const auto open = [&](int client, int64_t from) {
+    return factor->Open(
+        {.tower = 0, .client = ClientOf(client), .from = from, .through = from, .take_over = true},
+        std::make_shared<CountingListener>());
+  };
+  backend_.Hold();
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, old.get()).ok());
+  backend_.AwaitEntered();
+  EXPECT_EQ(open(1, 1)->first, 1) << "it has sent step 1 itself";
+  const auto progress = open(2, 0);
+  ASSERT_TRUE(progress.ok()) << progress.status();
+  EXPECT_EQ(progress->next, 1);
+  EXPECT_EQ(progress->first, 2);
+  backend_.Release();
+  EXPECT_EQ(ReadAfter(*factor, 1)->steps_committed, 1);
+  EXPECT_EQ(open(3, 0)->first, 2);
+}
+
 TEST_F(FactorUpdateTest, ACommitUnderWayIsDiscardedByAReset) {
   const auto factor = Create("f", Golden());
   const auto stream = OpenTower(*factor, 0);
