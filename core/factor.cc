@@ -63,10 +63,14 @@ absl::StatusOr<std::shared_ptr<Factor>> Factor::Restore(const FactorImage& image
   state.matrix->CopyFrom(*image.state);
   factor.lanes_.resize(image.ledgers.size(), factor.lanes_[0]);
   factor.active_towers_ = image.plan.At(std::numeric_limits<int64_t>::max());
+  factor.towers_.resize(
+      std::max<size_t>({factor.towers_.size(), image.ledgers.size(),
+                        static_cast<size_t>(image.plan.MostFrom(image.ledgers[0].next()))}));
   for (size_t i = 0; i < image.ledgers.size(); ++i) {
     Lane& lane = factor.lanes_[i];
     lane.ledger = image.ledgers[i];
-    lane.gather = StepGather(image.plan, image.spec.window, lane.ledger.next());
+    lane.gather = StepGather(factor.asynchronous() ? TowerPlan(1) : image.plan, image.spec.window,
+                             lane.ledger.next());
     lane.durable = lane.ledger.next() - 1;
     state.steps_committed += lane.ledger.steps_committed();
   }

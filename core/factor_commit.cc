@@ -187,7 +187,7 @@ FactorImage Factor::ImageLocked() const {
                     .total_weight = current_->total_weight,
                     .bound = current_->bound,
                     .label = current_->label,
-                    .plan = lanes_[0].gather.plan(),
+                    .plan = asynchronous() ? TowerPlan(active_towers_) : lanes_[0].gather.plan(),
                     .ledgers = {},
                     .state = current_->matrix.get()};
   for (const Lane& lane : lanes_) image.ledgers.push_back(lane.ledger);

@@ -24,7 +24,7 @@ struct FactorImage {
   double total_weight = 0;
   double bound = 0;  // of every element
   uint64_t label = 0;
-  TowerPlan plan{1};
+  TowerPlan plan{1};              // under ASYNCHRONOUS how many towers there are now
   std::vector<Ledger> ledgers;    // one; under ASYNCHRONOUS one for each tower
   const Matrix* state = nullptr;  // lives as long as the call that it is given to
 };

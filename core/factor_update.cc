@@ -156,6 +156,11 @@ absl::StatusOr<Progress> Factor::Open(const Claim& claim,
     UpdateClock(lane);
     Look(asynchronous() ? claim.tower : 0);
     progress = ProgressLocked(claim.tower, std::max<int64_t>(claim.from, 1));
+    // Who is new cannot begin with a step that is being committed with the batch of the one before.
+    if (claim.from == 0 && lane.gather.ReceivedThrough(index) >= progress.next &&
+        lane.gather.committing()) {
+      progress.first = lane.gather.plan().FirstOf(index, progress.next + 1);
+    }
     if (old != nullptr && old != stream) after.progress.insert(std::move(old));
   }
   SettleLater(std::move(after));

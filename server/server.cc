@@ -35,8 +35,9 @@ void EnablePlugins() {
 
 // Without a data directory both numbers start from the clock, and so above those of the server
 // before (SPEC §5). No server creates a million factors a second.
-core::RegistryOptions RegistryOptionsOf(const Options& options, core::Backend* backend,
-                                        core::ComputePool* pool, core::TimerQueue* timers) {
+core::RegistryOptions RegistryOptionsOf(const Options& options, const Durability& durability,
+                                        core::Backend* backend, core::ComputePool* pool,
+                                        core::TimerQueue* timers) {
   const absl::Time now = absl::Now();
   return {.backend = backend,
           .pool = pool,
@@ -47,6 +48,8 @@ core::RegistryOptions RegistryOptionsOf(const Options& options, core::Backend* b
           .window = options.window,
           .gather_timeout = options.gather_timeout,
           .timers = timers,
+          .store = durability.store,
+          .recovery_timeout = durability.recovery_timeout,
           .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
           .first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now))};
 }
@@ -65,11 +68,11 @@ absl::Status WritePortFile(const std::string& path, int port) {
 
 }  // namespace
 
-Server::Server(const Options& options)
+Server::Server(const Options& options, const Durability& durability)
     : pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
       backend_(pool_.get()),
       timers_(std::make_unique<core::TimerQueue>()),
-      registry_(RegistryOptionsOf(options, &backend_, pool_.get(), timers_.get())),
+      registry_(RegistryOptionsOf(options, durability, &backend_, pool_.get(), timers_.get())),
       sessions_(options.max_streams),
       once_calls_(options.max_streams),
       service_(&registry_, &sessions_, &once_calls_,
@@ -77,8 +80,12 @@ Server::Server(const Options& options)
                 .waiting_reads = &waiting_reads_,
                 .stall_timeout = options.read_stall_timeout}) {}
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options) {
-  std::unique_ptr<Server> server(new Server(options));
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
+                                                      const Durability& durability) {
+  std::unique_ptr<Server> server(new Server(options, durability));
+  for (const core::FactorImage& image : durability.images) {
+    if (absl::Status status = server->registry_.Restore(image); !status.ok()) return status;
+  }
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
   return server;
 }

@@ -4,6 +4,7 @@
 #define FISHERD_SERVER_SERVER_H_
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "core/backend_cpu.h"
 #include "core/compute_pool.h"
 #include "core/factor_registry.h"
+#include "core/factor_store.h"
 #include "core/timer_queue.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/server.h"
@@ -26,11 +28,20 @@ namespace fisherd::server {
 // payload (field numbers, a header with its list of tensors).
 inline constexpr int kMaxMessageBytes = (4 << 20) + (64 << 10);
 
+// What outlives a server; by default nothing.
+struct Durability {
+  core::FactorStore* store = nullptr;         // outlives the server
+  std::span<const core::FactorImage> images;  // of the factors that there were; read by Start
+  absl::Duration recovery_timeout = absl::Minutes(10);
+};
+
 // Serves from Start on. Shutdown, and destruction, come from one thread.
 class Server {
  public:
-  // INVALID_ARGUMENT or UNAVAILABLE, if it cannot listen or write the port file.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options);
+  // INVALID_ARGUMENT or UNAVAILABLE, if it cannot listen or write the port file; RESOURCE_EXHAUSTED
+  // if the images do not fit the state budget.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
+                                                       const Durability& durability = {});
 
   // As Shutdown without grace.
   ~Server();
@@ -48,7 +59,7 @@ class Server {
   void Shutdown(absl::Duration grace);
 
  private:
-  explicit Server(const Options& options);
+  Server(const Options& options, const Durability& durability);
   absl::Status Listen(const Options& options);
   absl::Status Announce(const Options& options, const std::vector<int>& ports);
 

@@ -246,6 +246,27 @@ TEST_F(FactorUpdateTest, ResetEndsBatchesUnderWay) {
   EXPECT_THAT(Elements(Read(*factor)), ElementsAreArray(Floats(6, 0)));
 }
 
+TEST_F(FactorUpdateTest, WhoTakesOverDuringACommitBeginsAfterIt) {
+  const auto factor = Create("f", Golden());
+  const auto old = OpenTower(*factor, 0, 1);
+  const auto open = [&](int client, int64_t from) {
+    return factor->Open(
+        {.tower = 0, .client = ClientOf(client), .from = from, .through = from, .take_over = true},
+        std::make_shared<CountingListener>());
+  };
+  backend_.Hold();
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, old.get()).ok());
+  backend_.AwaitEntered();
+  EXPECT_EQ(open(1, 1)->first, 1) << "it has sent step 1 itself";
+  const auto progress = open(2, 0);
+  ASSERT_TRUE(progress.ok()) << progress.status();
+  EXPECT_EQ(progress->next, 1);
+  EXPECT_EQ(progress->first, 2);
+  backend_.Release();
+  EXPECT_EQ(ReadAfter(*factor, 1)->steps_committed, 1);
+  EXPECT_EQ(open(3, 0)->first, 2);
+}
+
 TEST_F(FactorUpdateTest, ACommitUnderWayIsDiscardedByAReset) {
   const auto factor = Create("f", Golden());
   const auto stream = OpenTower(*factor, 0);
@@ -483,7 +504,15 @@ class OneImageStore : public FactorStore {
       state_->CopyFrom(*image.state);
       image_->state = state_.get();
     }
+    ++ended_;
+    changed_.NotifyAll();
     return image.ledgers[0].next() - 1 == step_;
+  }
+  // The image of that step, once so many steps have ended in all.
+  FactorImage ImageAfter(int ended) {
+    MutexLock lock(&mutex_);
+    while (ended_ < ended) changed_.Wait(&mutex_);
+    return *image_;
   }
   // What comes back after a restart: the state of that step, and what was told of later ones.
   FactorImage Image() {
@@ -507,6 +536,8 @@ class OneImageStore : public FactorStore {
  private:
   const int64_t step_;
   Mutex mutex_;
+  CondVar changed_;
+  int ended_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<StepRun> outcomes_ ABSL_GUARDED_BY(mutex_);
   std::optional<FactorImage> image_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Matrix> state_ ABSL_GUARDED_BY(mutex_);
@@ -571,6 +602,43 @@ TEST_F(RestartTest, WhatWasToldStaysTrueAndTheRestCountsAnew) {
   ASSERT_TRUE(SendNumber(*factor, 4, 0, 1, a).ok());
   EXPECT_EQ(ReadAfter(*factor, 4)->steps_committed, 4);
   before->Retire();
+}
+
+// Towers that were added are there after a restart, in either mode; those removed are not.
+TEST_F(RestartTest, ItHasTheTowersThatItHad) {
+  int ended = 0;
+  for (const auto mode : {UpdateMode::kSynchronous, UpdateMode::kAsynchronous}) {
+    FactorSpec spec = Spec(1, 1, false, 2);
+    spec.update_mode = mode;
+    for (const int towers : {1, 4}) {
+      const std::string name = std::to_string(static_cast<int>(mode)) + std::to_string(towers);
+      const auto before = Create(name, spec);
+      ASSERT_EQ(*before->SetTowers(towers, true), 1);
+      std::vector<std::shared_ptr<CountingListener>> streams;
+      for (int tower = 0; tower < towers; ++tower) {
+        streams.push_back(OpenTower(*before, tower, tower + 1));
+        for (const int64_t step : {1, 2}) {
+          ASSERT_TRUE(SendNumber(*before, step, tower, 1, streams.back()).ok());
+        }
+      }
+      ended += mode == UpdateMode::kSynchronous ? 2 : 2 * towers;
+      FactorRegistry after({.backend = &backend_,
+                            .pool = &*pool_,
+                            .state_budget = 1 << 20,
+                            .batch_budget = 1 << 20,
+                            .timers = &*timers_,
+                            .first_incarnation = 2000});
+      ASSERT_TRUE(after.Restore(store_.ImageAfter(ended)).ok());
+      const auto factor = *after.Find(name);
+      EXPECT_EQ(factor->towers(), towers) << name;
+      EXPECT_EQ(std::ssize(factor->Describe().towers), towers) << name;
+      const auto last = OpenTower(*factor, towers - 1);
+      EXPECT_EQ(factor->GetProgress(towers - 1, 1).next, 3) << name;
+      EXPECT_EQ(factor->GetProgress(towers - 1, 1).first, 3) << name;
+      EXPECT_FALSE(factor->Open({.tower = towers, .client = ClientOf(9)}, last).ok()) << name;
+      before->Retire();
+    }
+  }
 }
 
 // Integer values: a lost or doubled batch, or one out of its place, would show in the bits.
