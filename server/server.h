@@ -15,6 +15,7 @@
 #include "core/timer_queue.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
 #include "server/factor_service.h"
 #include "server/options.h"
 #include "server/session_table.h"
@@ -25,6 +26,12 @@ namespace fisherd::server {
 // The largest message that is taken: a batch frame of 4 MiB and room for what stands around its
 // payload (field numbers, a header with its list of tensors).
 inline constexpr int kMaxMessageBytes = (4 << 20) + (64 << 10);
+
+// What HTTP/2 takes in of a stream that nobody reads.
+inline constexpr int kStreamWindowBytes = 65535;
+
+// How connections are set up: message sizes, flow control, keepalive.
+void SetTransport(grpc::ServerBuilder& builder);
 
 // Serves from Start on. Shutdown, and destruction, come from one thread.
 class Server {
