@@ -1,5 +1,7 @@
 #include "tests/bench/stream/stream.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <barrier>
 #include <memory>
@@ -18,6 +20,12 @@ namespace {
 constexpr int64_t KiB = 1024;
 constexpr int64_t MiB = 1024 * KiB;
 constexpr int64_t kMaxBatchesPerTurn = 16'000;
+
+double OwnCpuSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + time.tv_nsec * 1e-9;
+}
 
 using Trainers = std::vector<std::unique_ptr<Trainer>>;
 
@@ -49,6 +57,7 @@ class Contestant {
     const int64_t round_bytes = sizes_.batch_bytes * sizes_.factors * sizes_.trainers;
     const int64_t pushes = std::max<int64_t>(2, bytes / round_bytes);
     const double cpu = server_.cpu_seconds();
+    const double own_cpu = OwnCpuSeconds();
     std::barrier gate(static_cast<std::ptrdiff_t>(trainers_.size() + 1));
     std::vector<std::jthread> threads;
     for (const auto& trainer : trainers_) {
@@ -64,6 +73,7 @@ class Contestant {
     const double moved = static_cast<double>(pushes * round_bytes);
     rates_.push_back(moved / seconds);
     cpu_.push_back((server_.cpu_seconds() - cpu) / (moved / 1e9));
+    own_cpu_.push_back((OwnCpuSeconds() - own_cpu) / (moved / 1e9));
   }
 
   void PingPong(int times) {
@@ -78,6 +88,7 @@ class Contestant {
   StreamFigures Figures() {
     StreamFigures figures = {.bytes_per_second = Median(rates_),
                              .cpu_seconds_per_gb = Median(cpu_),
+                             .trainers_cpu_seconds_per_gb = Median(own_cpu_),
                              .peak_resident_bytes = server_.peak_resident_bytes()};
     if (!round_trips_.empty()) {
       std::ranges::sort(round_trips_);
@@ -93,6 +104,7 @@ class Contestant {
   Trainers trainers_;
   std::vector<double> rates_;
   std::vector<double> cpu_;
+  std::vector<double> own_cpu_;
   std::vector<double> round_trips_;
 };
 

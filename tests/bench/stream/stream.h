@@ -35,6 +35,7 @@ std::vector<StreamCase> StreamCases(bool quick);
 struct StreamFigures {
   double bytes_per_second = 0;
   double cpu_seconds_per_gb = 0;  // of the server
+  double trainers_cpu_seconds_per_gb = 0;
   int64_t peak_resident_bytes = 0;
   // From a batch's Push until it has ended, nothing else under way: seconds; of one trainer and one
   // factor.

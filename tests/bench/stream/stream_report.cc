@@ -51,6 +51,8 @@ Object ResultObject(const StreamResult& r) {
       .Put("raw_p99_us", Micros(r.raw.p99))
       .Put("cpu_s_per_gb", r.ours.cpu_seconds_per_gb)
       .Put("raw_cpu_s_per_gb", r.raw.cpu_seconds_per_gb)
+      .Put("trainers_cpu_s_per_gb", r.ours.trainers_cpu_seconds_per_gb)
+      .Put("raw_trainers_cpu_s_per_gb", r.raw.trainers_cpu_seconds_per_gb)
       .Put("rss_mib", MiBOf(r.ours.peak_resident_bytes))
       .Put("raw_rss_mib", MiBOf(r.raw.peak_resident_bytes));
 }
@@ -69,20 +71,24 @@ Object CostsObject(const ClientCosts& c) {
 
 void PrintStreamHead() {
   absl::PrintF(
-      "GB/s (10^9 bytes of elements a second); in-process: the server's work without a network\n"
-      "%-20s %7s %7s %7s %6s | %8s %8s %8s %8s | %6s %6s | %6s %6s\n",
+      "GB/s (10^9 bytes of elements a second); in-process: the server's work without a network;\n"
+      "CPU/GB, tr/GB: seconds of the server's and of the trainers' CPU time; MiB: the server's "
+      "peak\n"
+      "%-20s %7s %7s %7s %6s | %8s %8s %8s %8s | %6s %6s %6s %6s | %6s %6s\n",
       "transport/batch/…", "ours", "raw", "in-proc", "/ raw", "p50 us", "raw p50", "p99 us",
-      "raw p99", "CPU/GB", "raw", "MiB", "raw");
+      "raw p99", "CPU/GB", "raw", "tr/GB", "raw", "MiB", "raw");
   std::fflush(stdout);
 }
 
 void PrintStreamRow(const StreamResult& r) {
-  absl::PrintF("%-20s %7.2f %7.2f %7.2f %5.0f%% | %8s %8s %8s %8s | %6.2f %6.2f | %6.0f %6.0f\n",
-               r.sizes.Name(), r.ours.bytes_per_second / kGiga, r.raw.bytes_per_second / kGiga,
-               r.in_process / kGiga, 100 * r.ours.bytes_per_second / r.raw.bytes_per_second,
-               MicrosText(r.ours.p50), MicrosText(r.raw.p50), MicrosText(r.ours.p99),
-               MicrosText(r.raw.p99), r.ours.cpu_seconds_per_gb, r.raw.cpu_seconds_per_gb,
-               MiBOf(r.ours.peak_resident_bytes), MiBOf(r.raw.peak_resident_bytes));
+  absl::PrintF(
+      "%-20s %7.2f %7.2f %7.2f %5.0f%% | %8s %8s %8s %8s | %6.2f %6.2f %6.2f %6.2f | %6.0f %6.0f\n",
+      r.sizes.Name(), r.ours.bytes_per_second / kGiga, r.raw.bytes_per_second / kGiga,
+      r.in_process / kGiga, 100 * r.ours.bytes_per_second / r.raw.bytes_per_second,
+      MicrosText(r.ours.p50), MicrosText(r.raw.p50), MicrosText(r.ours.p99), MicrosText(r.raw.p99),
+      r.ours.cpu_seconds_per_gb, r.raw.cpu_seconds_per_gb, r.ours.trainers_cpu_seconds_per_gb,
+      r.raw.trainers_cpu_seconds_per_gb, MiBOf(r.ours.peak_resident_bytes),
+      MiBOf(r.raw.peak_resident_bytes));
   std::fflush(stdout);
 }
 

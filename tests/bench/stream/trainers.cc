@@ -130,6 +130,8 @@ OurTrainer::OurTrainer(const OurOptions& options)
   }
 }
 
+OurTrainer::~OurTrainer() { stream_.Close(absl::ZeroDuration()).IgnoreError(); }
+
 Batch OurTrainer::batch() const { return {.inputs = inputs_, .outputs_grads = {gradients_}}; }
 
 void OurTrainer::Push() {

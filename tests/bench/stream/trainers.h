@@ -48,6 +48,8 @@ class OurTrainer final : public Trainer {
  public:
   // Ends the benchmark on any error, as the others do.
   explicit OurTrainer(const OurOptions& options);
+  // Drops what has not ended.
+  ~OurTrainer() override;
   void Push() override;
   void Await() override;
   // One round; false if the window or the server had no room in time.
