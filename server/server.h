@@ -17,6 +17,7 @@
 #include "core/timer_queue.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
 #include "server/factor_service.h"
 #include "server/options.h"
 #include "server/session_table.h"
@@ -34,6 +35,12 @@ struct Durability {
   std::span<const core::FactorImage> images;  // of the factors that there were; read by Start
   absl::Duration recovery_timeout = absl::Minutes(10);
 };
+
+// What HTTP/2 takes in of a stream that nobody reads.
+inline constexpr int kStreamWindowBytes = 65535;
+
+// How connections are set up: message sizes, flow control, keepalive.
+void SetTransport(grpc::ServerBuilder& builder);
 
 // Serves from Start on. Shutdown, and destruction, come from one thread.
 class Server {

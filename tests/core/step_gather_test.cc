@@ -308,6 +308,22 @@ TEST(StepGatherTest, WhoWaitsIsNotPassed) {
   EXPECT_TRUE(c.gather.OpenWaiting(c.room));
 }
 
+// A client sends what is on hold only once it is open, so the server must remember all of it.
+TEST(StepGatherTest, EveryStepOnHoldOpensWhenThereIsRoom) {
+  RoomQueue<int> queue(20);
+  Case a(1, 4, queue, 0);
+  Case b(1, 4, queue, 1);
+  EXPECT_EQ(b.Deliver(1, 0, 20), Admission::kAdmitted);
+  for (const int step : {1, 2, 3}) EXPECT_EQ(a.Deliver(step, 0), Admission::kOnHold) << step;
+  b.End();
+  EXPECT_TRUE(a.gather.OpenWaiting(a.room));
+  EXPECT_EQ(a.gather.open_through(), 2);
+  EXPECT_EQ(a.Deliver(1, 0), Admission::kAdmitted);
+  a.End();
+  EXPECT_TRUE(a.gather.OpenWaiting(a.room));
+  EXPECT_EQ(a.gather.open_through(), 3);
+}
+
 TEST(StepGatherTest, AFactorKeepsToItsOwnLimitWithoutHoldingUpOthers) {
   RoomQueue<int> queue(100);
   Case a(1, 4, queue, 0), b(1, 4, queue, 1);

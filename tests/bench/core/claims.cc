@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 #include <optional>
+#include <span>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 

@@ -3,11 +3,10 @@
 #ifndef FISHERD_TESTS_BENCH_CORE_CLAIMS_H_
 #define FISHERD_TESTS_BENCH_CORE_CLAIMS_H_
 
-#include <span>
-#include <string>
 #include <vector>
 
 #include "tests/bench/core/accuracy.h"
+#include "tests/bench/core/claim.h"
 #include "tests/bench/core/contest.h"
 #include "tests/bench/core/multiply.h"
 
@@ -19,17 +18,6 @@ struct Measurements {
   std::vector<MultiplyResult> multiplies;
   std::vector<StepError> step_errors;
   std::vector<PowerError> power_errors;
-};
-
-struct Claim {
-  std::string what;
-  double figure = 0;
-  double bound = 0;
-  bool at_least = true;  // else at most
-  std::string where;     // the case that the figure is of, if it is one case's
-  int cases = 0;         // that it was made of
-
-  bool holds() const { return at_least ? figure >= bound : figure <= bound; }
 };
 
 // Those that the measurements can tell something about.

@@ -1,51 +1,12 @@
 #include "tests/bench/core/json.h"
 
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
+#include "tests/bench/core/json_object.h"
 
 namespace fisherd::bench {
 namespace {
 
 constexpr double kMs = 1e3;
-
-std::string Quoted(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted.push_back('\\');
-    quoted.push_back(static_cast<unsigned char>(c) < ' ' ? ' ' : c);
-  }
-  return quoted + "\"";
-}
-
-std::string Number(double x) { return std::isfinite(x) ? absl::StrFormat("%.6g", x) : "null"; }
-
-// {"key": value, …}
-class Object {
- public:
-  Object& Text(const char* key, const std::string& text) { return Put(key, Quoted(text)); }
-  Object& Put(const char* key, const std::string& json) {
-    members_.push_back(absl::StrCat("\"", key, "\": ", json));
-    return *this;
-  }
-  Object& Put(const char* key, double x) { return Put(key, Number(x)); }
-  Object& Put(const char* key, int64_t x) { return Put(key, absl::StrCat(x)); }
-  Object& Put(const char* key, int x) { return Put(key, absl::StrCat(x)); }
-  Object& Put(const char* key, bool x) { return Put(key, std::string(x ? "true" : "false")); }
-  std::string json() const { return absl::StrCat("{", absl::StrJoin(members_, ", "), "}"); }
-
- private:
-  std::vector<std::string> members_;
-};
-
-template <typename T, typename F>
-std::string List(const std::vector<T>& items, const F& to_json) {
-  std::vector<std::string> elements;
-  for (const T& item : items) elements.push_back("\n  " + to_json(item).json());
-  return absl::StrCat("[", absl::StrJoin(elements, ","), "]");
-}
 
 Object MachineObject(const Machine& machine, const Peers& peers) {
   Object object;
@@ -101,16 +62,6 @@ Object MultiplyObject(const MultiplyResult& result) {
       .Put("ms", result.seconds * kMs)
       .Put("gbytes_per_second", result.bandwidth / 1e9)
       .Put("triad_share", result.triad_share);
-}
-
-Object ClaimObject(const Claim& claim) {
-  return Object()
-      .Text("what", claim.what)
-      .Put("figure", claim.figure)
-      .Text("must_be", claim.at_least ? "at least" : "at most")
-      .Put("bound", claim.bound)
-      .Put("holds", claim.holds())
-      .Text("where", claim.where);
 }
 
 }  // namespace

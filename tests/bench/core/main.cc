@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "core/kernels/target.h"
+#include "tests/bench/core/claim.h"
 #include "tests/bench/core/claims.h"
 #include "tests/bench/core/die.h"
 #include "tests/bench/core/json.h"

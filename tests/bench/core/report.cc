@@ -81,15 +81,4 @@ void PrintErrors(const Measurements& measured) {
   Flush();
 }
 
-void PrintClaims(const std::vector<Claim>& claims) {
-  absl::PrintF("\nwhat must hold\n");
-  for (const Claim& claim : claims) {
-    absl::PrintF("%-11s %8.3g  %s %-5g  %s (%d case%s%s%s)\n",
-                 claim.holds() ? "holds" : "falls short", claim.figure,
-                 claim.at_least ? "at least" : "at most ", claim.bound, claim.what, claim.cases,
-                 claim.cases == 1 ? "" : "s", claim.where.empty() ? "" : "; ", claim.where);
-  }
-  Flush();
-}
-
 }  // namespace fisherd::bench

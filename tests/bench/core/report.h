@@ -17,7 +17,6 @@ void PrintRow(const Result& result);
 
 void PrintMultiplies(const Measurements& measured);
 void PrintErrors(const Measurements& measured);
-void PrintClaims(const std::vector<Claim>& claims);
 
 }  // namespace fisherd::bench
 

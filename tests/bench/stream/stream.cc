@@ -1,0 +1,186 @@
+#include "tests/bench/stream/stream.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <barrier>
+#include <memory>
+#include <numeric>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "server/options.h"
+#include "tests/bench/core/die.h"
+#include "tests/bench/core/timing.h"
+#include "tests/bench/stream/trainers.h"
+
+namespace fisherd::bench {
+namespace {
+
+constexpr int64_t KiB = 1024;
+constexpr int64_t MiB = 1024 * KiB;
+constexpr int64_t kMaxBatchesPerTurn = 16'000;
+
+double OwnCpuSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + time.tv_nsec * 1e-9;
+}
+
+using Trainers = std::vector<std::unique_ptr<Trainer>>;
+
+struct Effort {
+  int rounds;
+  int64_t turn_bytes;
+  int round_trips;  // a round
+};
+
+Effort EffortOf(const StreamCase& sizes, bool quick) {
+  const int64_t bytes = (quick ? 128 : 512) * MiB;
+  return {.rounds = quick ? 3 : 7,
+          .turn_bytes = std::min(bytes, kMaxBatchesPerTurn * sizes.batch_bytes),
+          .round_trips = static_cast<int>(
+              std::clamp<int64_t>(bytes / 4 / sizes.batch_bytes, 10, quick ? 300 : 1000))};
+}
+
+// A server with its trainers, and what was measured of it so far.
+class Contestant {
+ public:
+  Contestant(const std::vector<std::string>& command, const StreamCase& sizes)
+      : sizes_(sizes), server_(command, sizes.transport) {}
+
+  const std::string& address() const { return server_.address(); }
+  void Add(std::unique_ptr<Trainer> trainer) { trainers_.push_back(std::move(trainer)); }
+
+  // Every trainer pushes as often, then waits until all has ended.
+  void Turn(int64_t bytes, bool counts) {
+    const int64_t round_bytes = sizes_.batch_bytes * sizes_.factors * sizes_.trainers;
+    const int64_t pushes = std::max<int64_t>(2, bytes / round_bytes);
+    const double cpu = server_.cpu_seconds();
+    const double own_cpu = OwnCpuSeconds();
+    std::barrier gate(static_cast<std::ptrdiff_t>(trainers_.size() + 1));
+    std::vector<std::jthread> threads;
+    for (const auto& trainer : trainers_) {
+      threads.emplace_back([&gate, &trainer, pushes] {
+        gate.arrive_and_wait();
+        for (int64_t push = 0; push < pushes; ++push) trainer->Push();
+        trainer->Await();
+      });
+    }
+    gate.arrive_and_wait();
+    const double seconds = Seconds([&] { threads.clear(); });
+    if (!counts) return;
+    const double moved = static_cast<double>(pushes * round_bytes);
+    rates_.push_back(moved / seconds);
+    cpu_.push_back((server_.cpu_seconds() - cpu) / (moved / 1e9));
+    own_cpu_.push_back((OwnCpuSeconds() - own_cpu) / (moved / 1e9));
+  }
+
+  void PingPong(int times) {
+    for (int time = 0; time < times; ++time) {
+      round_trips_.push_back(Seconds([&] {
+        trainers_[0]->Push();
+        trainers_[0]->Await();
+      }));
+    }
+  }
+
+  StreamFigures Figures() {
+    StreamFigures figures = {.bytes_per_second = Median(rates_),
+                             .cpu_seconds_per_gb = Median(cpu_),
+                             .trainers_cpu_seconds_per_gb = Median(own_cpu_),
+                             .peak_resident_bytes = server_.peak_resident_bytes()};
+    if (!round_trips_.empty()) {
+      std::ranges::sort(round_trips_);
+      figures.p50 = round_trips_[round_trips_.size() / 2];
+      figures.p99 = round_trips_[round_trips_.size() * 99 / 100];
+    }
+    return figures;
+  }
+
+ private:
+  const StreamCase sizes_;
+  ServerProcess server_;
+  Trainers trainers_;
+  std::vector<double> rates_;
+  std::vector<double> cpu_;
+  std::vector<double> own_cpu_;
+  std::vector<double> round_trips_;
+};
+
+void AddOurTrainers(const StreamCase& sizes, Contestant& ours) {
+  Client client = Client::FromChannel(OwnChannel(ours.address()));
+  CreateFactors(client, sizes.factors, {.towers = sizes.trainers});
+  std::vector<int> factors(sizes.factors);
+  std::iota(factors.begin(), factors.end(), 0);
+  for (int tower = 0; tower < sizes.trainers; ++tower) {
+    ours.Add(std::make_unique<OurTrainer>(OurOptions{.address = ours.address(),
+                                                     .factors = factors,
+                                                     .tower = tower,
+                                                     .batch_bytes = sizes.batch_bytes}));
+  }
+}
+
+}  // namespace
+
+std::string StreamCase::Name() const {
+  return absl::StrCat(transport == Transport::kTcp ? "tcp/" : "unix/",
+                      std::string(server::FormatBytes(batch_bytes)), "/t", trainers, "/f", factors);
+}
+
+std::vector<StreamCase> StreamCases(bool quick) {
+  const Transport tcp = Transport::kTcp;
+  const Transport unix_socket = Transport::kUnix;
+  const std::vector<int64_t> batches = {16 * KiB, 256 * KiB, MiB, 16 * MiB};
+  std::vector<StreamCase> cases;
+  for (const int64_t batch : batches) cases.push_back({tcp, batch});
+  if (quick) {
+    cases.insert(cases.end(), {{tcp, 256 * KiB, 1, 8},
+                               {tcp, 256 * KiB, 4},
+                               {unix_socket, 256 * KiB},
+                               {unix_socket, MiB}});
+    return cases;
+  }
+  for (const int64_t batch : batches) cases.push_back({tcp, batch, 1, 8});
+  for (const int trainers : {4, 16, 64}) {
+    for (const int64_t batch : batches) {
+      // More would be a benchmark of the trainers' memory.
+      if (batch * trainers <= 256 * MiB) cases.push_back({tcp, batch, trainers});
+    }
+  }
+  cases.push_back({tcp, 256 * KiB, 16, 8});
+  for (const int64_t batch : batches) cases.push_back({unix_socket, batch});
+  cases.insert(cases.end(), {{unix_socket, 256 * KiB, 4}, {unix_socket, MiB, 4}});
+  return cases;
+}
+
+StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool quick) {
+  const Effort effort = EffortOf(sizes, quick);
+  Contestant ours(servers.ours, sizes);
+  Contestant raw(servers.raw, sizes);
+  AddOurTrainers(sizes, ours);
+  for (int trainer = 0; trainer < sizes.trainers; ++trainer) {
+    raw.Add(MakeRawTrainer(raw.address(), sizes.factors, sizes.batch_bytes));
+  }
+  InProcess in_process(sizes.factors, sizes.trainers, sizes.batch_bytes);
+  std::vector<double> in_process_rates;
+  const bool ping_pong = sizes.trainers == 1 && sizes.factors == 1;
+  for (int round = -1; round < effort.rounds; ++round) {  // the first warms up
+    const bool counts = round >= 0;
+    const int64_t bytes = counts ? effort.turn_bytes : effort.turn_bytes / 4;
+    ours.Turn(bytes, counts);
+    raw.Turn(bytes, counts);
+    const double rate = in_process.Turn(bytes / 2);
+    if (!counts) continue;
+    in_process_rates.push_back(rate);
+    if (!ping_pong) continue;
+    ours.PingPong(effort.round_trips);
+    raw.PingPong(effort.round_trips);
+  }
+  return {.sizes = sizes,
+          .ours = ours.Figures(),
+          .raw = raw.Figures(),
+          .in_process = Median(in_process_rates)};
+}
+
+}  // namespace fisherd::bench

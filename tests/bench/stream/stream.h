@@ -1,0 +1,64 @@
+// Streams of batches beside streams of mere bytes.
+
+#ifndef FISHERD_TESTS_BENCH_STREAM_STREAM_H_
+#define FISHERD_TESTS_BENCH_STREAM_STREAM_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/bench/core/claim.h"
+#include "tests/bench/stream/in_process.h"
+#include "tests/bench/stream/server_process.h"
+
+namespace fisherd::bench {
+
+// How to start both servers, without an address.
+struct Servers {
+  std::vector<std::string> ours;
+  std::vector<std::string> raw;
+};
+
+struct StreamCase {
+  Transport transport = Transport::kTcp;
+  int64_t batch_bytes = 0;
+  int trainers = 1;  // each a tower of every factor, on a connection of its own
+  int factors = 1;   // of every stream
+
+  std::string Name() const;  // tcp/256KiB/t4/f8
+};
+
+std::vector<StreamCase> StreamCases(bool quick);
+
+// Of one server: medians over rounds.
+struct StreamFigures {
+  double bytes_per_second = 0;
+  double cpu_seconds_per_gb = 0;  // of the server
+  double trainers_cpu_seconds_per_gb = 0;
+  int64_t peak_resident_bytes = 0;
+  // From a batch's Push until it has ended, nothing else under way: seconds; of one trainer and one
+  // factor.
+  std::optional<double> p50 = {};
+  std::optional<double> p99 = {};
+};
+
+struct StreamResult {
+  StreamCase sizes;
+  StreamFigures ours;
+  StreamFigures raw;
+  double in_process = 0;  // bytes per second
+};
+
+StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool quick);
+
+void PrintStreamHead();
+void PrintStreamRow(const StreamResult& result);
+void PrintClientCosts(const std::vector<ClientCosts>& costs);
+std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results);
+std::string StreamJson(const std::vector<StreamResult>& results,
+                       const std::vector<ClientCosts>& costs, const std::vector<Claim>& claims);
+
+}  // namespace fisherd::bench
+
+#endif  // FISHERD_TESTS_BENCH_STREAM_STREAM_H_
