@@ -172,8 +172,8 @@ TEST_P(UpdateErrorsTest, WrongPlaces) {
        StatusCode::OUT_OF_RANGE, "BEYOND_WINDOW", "window"},
       {"an incarnation that has ended", [](Batch& b) { b.header.set_incarnation(1); },
        StatusCode::FAILED_PRECONDITION, "OLD_INCARNATION", "incarnation 1"},
-      {"a contribution", [](Batch& b) { b.header.set_form(v1::BATCH_FORM_CONTRIBUTION); },
-       StatusCode::UNIMPLEMENTED, "UNSUPPORTED", "CONTRIBUTION"},
+      {"rows as a contribution", [](Batch& b) { b.header.set_form(v1::BATCH_FORM_CONTRIBUTION); },
+       StatusCode::INVALID_ARGUMENT, "BAD_ARGUMENT", "expected one, contribution"},
   };
   for (const BadBatch& c : cases) Expect(c);
 }
