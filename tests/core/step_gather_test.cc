@@ -379,6 +379,21 @@ TEST(StepGatherTest, ATowerThatCannotSendAStepIsMissingAtOnce) {
   EXPECT_EQ(test.Deliver(3, 1), Admission::kAdmitted) << "it begins where it can";
 }
 
+TEST(StepGatherTest, ATowerThatBeginsLaterSendsOnInOrder) {
+  Case test(2, 4);
+  test.gather.OpenTower(1, 2, 4);
+  EXPECT_EQ(test.Deliver(2, 1), Admission::kAdmitted);
+  EXPECT_EQ(test.Begin(4, 1).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(test.Deliver(3, 1), Admission::kAdmitted) << "step 1 has not ended";
+  EXPECT_EQ(test.Deliver(4, 1), Admission::kAdmitted);
+  // So does one that SetTowers adds.
+  Case grown(1, 4);
+  grown.Deliver(1, 0);
+  ASSERT_EQ(grown.gather.SetTowers(2, /*now=*/false, grown.room, grown.holds), 2);
+  EXPECT_EQ(grown.Deliver(2, 1), Admission::kAdmitted);
+  EXPECT_EQ(grown.Deliver(3, 1), Admission::kAdmitted);
+}
+
 // ---- After a rollback
 
 TEST(StepGatherTest, ARecordedStepEndsAgainOverTheSameTowers) {
