@@ -143,7 +143,10 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
   }
   Tower& tower = towers_[number];
   if (const int64_t expected = ExpectedFrom(number, ledger); step > expected) {
-    if (tower.held_from != 0) return Answer{.admission = Admission::kOnHold};
+    if (tower.held_from != 0) {
+      wanted_ = std::max(wanted_, step);  // it is not sent again before it is open
+      return Answer{.admission = Admission::kOnHold};
+    }
     return MakeError(absl::StatusCode::kOutOfRange, reason::kStepOutOfOrder,
                      absl::StrFormat("step is %d, but the tower's batch of step %d is not here; "
                                      "expected step %d, or an earlier one again",

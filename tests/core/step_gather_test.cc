@@ -244,6 +244,8 @@ TEST(StepGatherTest, WhatFollowsAHeldBatchIsHeldToo) {
   EXPECT_EQ(test.Deliver(3, 0), Admission::kOnHold);
   EXPECT_EQ(test.Deliver(2, 0), Admission::kAdmitted);
   test.End();
+  EXPECT_TRUE(test.gather.OpenWaiting(test.room)) << "who was told to hold it waits for that";
+  EXPECT_EQ(test.gather.open_through(), 3);
   EXPECT_EQ(ReasonOf(test.Begin(4, 0).status()), reason::kStepOutOfOrder)
       << "the hold is over, and step 3 is missing";
 }
