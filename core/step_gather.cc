@@ -110,16 +110,17 @@ absl::Status StepGather::CheckHeld(const Slot& slot, const Digest& digest) const
 // The step that the tower has to send now.
 int64_t StepGather::ExpectedFrom(int tower, const Ledger& ledger) const {
   int64_t step = std::max(towers_[tower].from, plan_.FirstOf(tower, next_));
+  const auto is_whole = [&] {
+    if (!IsOpen(step)) return false;
+    const std::vector<Slot>& slots = open_[step - next_].slots;
+    return std::cmp_less(tower, slots.size()) && slots[tower].arrival == Arrival::kWhole;
+  };
   const auto ends_without = [&] {
-    if (committing_ && step == next_) return true;  // in which case it is not whole here
+    if (committing_ && step == next_) return true;
     const StepRun* run = ledger.Find(step);
     return run != nullptr && !run->Counted(tower);
   };
-  step = std::max(step, ReceivedThrough(tower) + 1);
-  while (ends_without()) {
-    ++step;
-    while (IsOpen(step) && open_[step - next_].slots[tower].arrival == Arrival::kWhole) ++step;
-  }
+  while (is_whole() || ends_without()) ++step;
   return step;
 }
 

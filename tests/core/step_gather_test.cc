@@ -244,6 +244,8 @@ TEST(StepGatherTest, WhatFollowsAHeldBatchIsHeldToo) {
   EXPECT_EQ(test.Deliver(3, 0), Admission::kOnHold);
   EXPECT_EQ(test.Deliver(2, 0), Admission::kAdmitted);
   test.End();
+  EXPECT_TRUE(test.gather.OpenWaiting(test.room)) << "who was told to hold it waits for that";
+  EXPECT_EQ(test.gather.open_through(), 3);
   EXPECT_EQ(ReasonOf(test.Begin(4, 0).status()), reason::kStepOutOfOrder)
       << "the hold is over, and step 3 is missing";
 }
@@ -408,6 +410,21 @@ TEST(StepGatherTest, ATowerThatCannotSendAStepIsMissingAtOnce) {
   EXPECT_EQ(test.Decide(kFail), Verdict::kFailed);
   test.End(StepOutcome::kPartial, {0});
   EXPECT_EQ(test.Deliver(3, 1), Admission::kAdmitted) << "it begins where it can";
+}
+
+TEST(StepGatherTest, ATowerThatBeginsLaterSendsOnInOrder) {
+  Case test(2, 4);
+  test.gather.OpenTower(1, 2, 4);
+  EXPECT_EQ(test.Deliver(2, 1), Admission::kAdmitted);
+  EXPECT_EQ(test.Begin(4, 1).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(test.Deliver(3, 1), Admission::kAdmitted) << "step 1 has not ended";
+  EXPECT_EQ(test.Deliver(4, 1), Admission::kAdmitted);
+  // So does one that SetTowers adds.
+  Case grown(1, 4);
+  grown.Deliver(1, 0);
+  ASSERT_EQ(grown.gather.SetTowers(2, /*now=*/false, grown.room, grown.holds), 2);
+  EXPECT_EQ(grown.Deliver(2, 1), Admission::kAdmitted);
+  EXPECT_EQ(grown.Deliver(3, 1), Admission::kAdmitted);
 }
 
 // ---- After a rollback

@@ -62,7 +62,7 @@ class CutsTest : public FaultTest {
     // Deaths are spread over the batches that there are.
     std::minstd_rand random(static_cast<unsigned>(tower) + 1);
     const int64_t batches = training.steps * std::ssize(training.factors);
-    const auto often = static_cast<unsigned>(std::max<int64_t>(batches / (2 * deaths), 2));
+    const auto often = static_cast<unsigned>(std::max<int64_t>(batches / (4 * deaths), 2));
     Train(training, {.tower = tower,
                      .port = port,
                      .stream = Impatient(form),
