@@ -163,8 +163,9 @@ void ClientSide::OnRefused(ClientTower& tower, const Answer& answer) {
     tower.buffer.OnLate(step);
     return Settle(tower, step);
   }
-  // Nothing else is wrong with what these clients send, but that towers may have been changed.
-  if (answer.reason != reason::kOutOfRange) {
+  // Nothing else is wrong with what these clients send, but that another process of the tower may
+  // have sent another batch, which is being committed.
+  if (answer.reason != reason::kIdentityReused || state_.processes == config_.towers) {
     state_.violation = "a batch was refused that should not have been";
   }
   const int64_t end = tower.buffer.next_step();

@@ -25,9 +25,9 @@ struct Exploration {
   size_t transitions = 0;
   int depth = 0;
   double seconds = 0;
-  bool complete = false;   // every reachable state was seen
-  std::string violation;   // empty: none
-  std::string trace;       // the events that lead there; by Explore the fewest
+  bool complete = false;  // every reachable state was seen
+  std::string violation;  // empty: none
+  std::string trace;      // the events that lead there; by Explore the fewest
 
   bool ok() const { return complete && violation.empty(); }
 };
@@ -45,8 +45,8 @@ inline std::string ToString(const Exploration& e) {
 //   void Apply(State*, const Event&) const;
 //   uint64_t Hash(const State&) const;                      equal for states that behave alike
 //   std::string Check(const State&) const;                  what is violated, or ""
-//   bool IsGoal(const State&) const;                        what must stay reachable from everywhere
-//   std::string Describe(const Event&) const;
+//   bool IsGoal(const State&) const;                        what must stay reachable from
+//   everywhere std::string Describe(const Event&) const;
 template <typename Model>
 class Explorer {
  public:

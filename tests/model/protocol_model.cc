@@ -28,6 +28,13 @@ State ProtocolModel::Initial() const {
     state.clients.emplace_back(client);
     if (c < config_.towers) ClientSide(config_, state).Start(c, false);
   }
+  for (int c = 0; c < config_.towers && config_.opened; ++c) {
+    ClientSide(config_, state).Connect(c);
+    for (int f = 0; f < config_.factors; ++f) {
+      ServerSide(config_, state).Receive(c);
+      ClientSide(config_, state).Hear(c, ServerSide(config_, state).TakeAnswer(c, -1));
+    }
+  }
   return state;
 }
 
@@ -37,6 +44,18 @@ void ProtocolModel::Events(const State& state, std::vector<Event>* events) const
   ClientEvents(state, events);
   FactorEvents(state, events);
   AdverseEvents(state, events);
+}
+
+bool ProtocolModel::MayPush(const Client& client, int number, int factor) const {
+  const ReplayBuffer& buffer = client.towers[factor].buffer;
+  if (buffer.next_step() > config_.steps) return false;
+  if (!buffer.next_step_is_late() && !buffer.has_room()) return false;
+  for (int f = 0; f < config_.factors && config_.in_turn; ++f) {
+    const int64_t step = client.towers[f].buffer.next_step();
+    const bool before = number % 2 == 0 ? f < factor : f > factor;
+    if (step < buffer.next_step() || (before && step == buffer.next_step())) return false;
+  }
+  return true;
 }
 
 void ProtocolModel::ClientEvents(const State& state, std::vector<Event>* events) const {
@@ -68,9 +87,7 @@ void ProtocolModel::ClientEvents(const State& state, std::vector<Event>* events)
         add(Kind::kReopen, f);
       }
       if (tower.ended || buffer.incarnation() == 0) continue;
-      if (buffer.next_step() <= config_.steps && (buffer.next_step_is_late() || buffer.has_room())) {
-        add(Kind::kPush, f);
-      }
+      if (MayPush(client, c, f)) add(Kind::kPush, f);
       if (client.connected && buffer.NextToSend() != nullptr) add(Kind::kSend, f);
     }
   }
@@ -89,7 +106,9 @@ void ProtocolModel::FactorEvents(const State& state, std::vector<Event>* events)
         if (factor.lanes[l].look) add(Kind::kTakeStep, static_cast<int>(l));
       }
     }
-    if (factor.images.size() > 1) add(Kind::kDurable);
+    if (factor.images.size() > 1 && (state.left.crashes > 0 || HasEnded(factor))) {
+      add(Kind::kDurable);
+    }
     if (factor.room_scheduled) add(Kind::kOnRoom);
   }
   for (size_t n = 0; n < state.notices.size(); ++n) {
@@ -97,7 +116,18 @@ void ProtocolModel::FactorEvents(const State& state, std::vector<Event>* events)
   }
 }
 
+bool ProtocolModel::HasEnded(const Factor& factor) const {
+  for (size_t l = 0; l < factor.lanes.size(); ++l) {
+    if (config_.asynchronous && static_cast<int>(l) >= factor.active_towers) continue;
+    if (factor.lanes[l].ledger.next() <= config_.steps) return false;
+  }
+  return true;
+}
+
 void ProtocolModel::AdverseEvents(const State& state, std::vector<Event>* events) const {
+  const bool over = std::all_of(state.factors.begin(), state.factors.end(),
+                                [&](const auto& factor) { return HasEnded(*factor); });
+  if (over && state.left.crashes == 0 && state.left.resets == 0) return;
   const Adversity& left = state.left;
   const auto add = [&](Kind kind, int a, int b = 0, int c = 0) {
     events->push_back(
@@ -117,8 +147,7 @@ void ProtocolModel::AdverseEvents(const State& state, std::vector<Event>* events
   for (int f = 0; f < config_.factors; ++f) {
     const Factor& factor = *state.factors[f];
     images *= static_cast<int>(factor.images.size());
-    recording |= factor.ending.has_value() &&
-                 factor.ending->outcome != core::StepOutcome::kWhole &&
+    recording |= factor.ending.has_value() && factor.ending->outcome != core::StepOutcome::kWhole &&
                  factor.ending->incarnation == factor.incarnation;
     for (int l = 0; l < static_cast<int>(factor.lanes.size()) && left.timeouts > 0; ++l) {
       const core::StepGather& gather = factor.lanes[l].gather;
@@ -126,7 +155,8 @@ void ProtocolModel::AdverseEvents(const State& state, std::vector<Event>* events
       if (runs && factor.lanes[l].expired != gather.next()) add(Kind::kExpire, f, l);
     }
     if (left.resets > 0) add(Kind::kReset, f);
-    for (int towers = 1; towers <= config_.most_towers && left.tower_changes > 0; ++towers) {
+    for (int towers = config_.towers; towers <= config_.most_towers && left.tower_changes > 0;
+         ++towers) {
       add(Kind::kSetTowers, f, towers, 0);
       if (!config_.asynchronous) add(Kind::kSetTowers, f, towers, 1);
     }
@@ -142,19 +172,32 @@ void ProtocolModel::Apply(State* state, const Event& event) const {
   ClientSide client(config_, *state);
   const auto [kind, a, b, c] = event;
   switch (kind) {
-    case Kind::kConnect: return client.Connect(a);
-    case Kind::kPush: return client.Push(a, b);
-    case Kind::kSend: return client.Send(a, b);
-    case Kind::kReceive: return server.Receive(a);
-    case Kind::kHear: return client.Hear(a, server.TakeAnswer(a, b));
-    case Kind::kReopen: return client.Reopen(a, b);
-    case Kind::kRevive: return client.Start(a, false);
-    case Kind::kTakeStep: return server.TakeStep(a, b);
-    case Kind::kPublish: return server.Publish(a);
-    case Kind::kDurable: return server.BecomeDurable(a);
-    case Kind::kOnRoom: return server.OnRoom(a);
-    case Kind::kNotice: return server.DeliverNotice(a);
-    default: return Strike(state, event);
+    case Kind::kConnect:
+      return client.Connect(a);
+    case Kind::kPush:
+      return client.Push(a, b);
+    case Kind::kSend:
+      return client.Send(a, b);
+    case Kind::kReceive:
+      return server.Receive(a);
+    case Kind::kHear:
+      return client.Hear(a, server.TakeAnswer(a, b));
+    case Kind::kReopen:
+      return client.Reopen(a, b);
+    case Kind::kRevive:
+      return client.Start(a, false);
+    case Kind::kTakeStep:
+      return server.TakeStep(a, b);
+    case Kind::kPublish:
+      return server.Publish(a);
+    case Kind::kDurable:
+      return server.BecomeDurable(a);
+    case Kind::kOnRoom:
+      return server.OnRoom(a);
+    case Kind::kNotice:
+      return server.DeliverNotice(a);
+    default:
+      return Strike(state, event);
   }
 }
 
@@ -287,10 +330,7 @@ std::string ProtocolModel::Check(const State& state) const {
 
 bool ProtocolModel::IsGoal(const State& state) const {
   for (const auto& factor : state.factors) {
-    for (size_t l = 0; l < factor->lanes.size(); ++l) {
-      if (config_.asynchronous && static_cast<int>(l) >= factor->active_towers) continue;
-      if (factor->lanes[l].ledger.next() <= config_.steps) return false;
-    }
+    if (!HasEnded(*factor)) return false;
   }
   return std::all_of(state.clients.begin(), state.clients.end(), [](const auto& client) {
     return std::all_of(client->towers.begin(), client->towers.end(),
@@ -300,16 +340,26 @@ bool ProtocolModel::IsGoal(const State& state) const {
 
 std::string ProtocolModel::Describe(const Event& event) const {
   static constexpr const char* kNames[] = {
-      "connects, client",     "pushes a step, client and factor",
-      "sends a batch, client and factor", "the server takes a message of client",
+      "connects, client",
+      "pushes a step, client and factor",
+      "sends a batch, client and factor",
+      "the server takes a message of client",
       "hears an answer (−1) or an acknowledgement, client and factor",
-      "opens anew, client and factor", "starts, client",
-      "a step is taken, of factor and lane",       "the step ends, of factor", "all is durable, of factor",
-      "is told of room, factor", "a session is told, notice",
-      "the clock rings, of factor and lane", "CUT, client",
-      "CRASH, back to image, outcome on record", "DIES, client",
-      "drops the oldest that counted, client and factor", "RESET, factor",
-      "SET TOWERS, factor, towers, now", "TAKES OVER, client"};
+      "opens anew, client and factor",
+      "starts, client",
+      "a step is taken, of factor and lane",
+      "the step ends, of factor",
+      "all is durable, of factor",
+      "is told of room, factor",
+      "a session is told, notice",
+      "the clock rings, of factor and lane",
+      "CUT, client",
+      "CRASH, back to image, outcome on record",
+      "DIES, client",
+      "drops the oldest that counted, client and factor",
+      "RESET, factor",
+      "SET TOWERS, factor, towers, now",
+      "TAKES OVER, client"};
   return absl::StrCat(kNames[static_cast<int>(event.kind)], " ", event.a, " ", event.b,
                       event.c != 0 ? " 1" : "");
 }

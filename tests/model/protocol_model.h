@@ -2,12 +2,14 @@
 // ReplayBuffer, composed as the factor, the session and the client's stream compose them.
 //
 // One event is what happens under one lock, or one message that is sent, taken or heard. Messages
-// are first in, first out on each stream, and lost when it is cut. Time does not pass: a timer rings
-// when the adversary says so. Of a batch there are no elements, but two halves.
+// are first in, first out on each stream, and lost when it is cut. Time does not pass: a timer
+// rings when the adversary says so. Of a batch there are no elements, but two halves.
 //
 // What is left out loses nothing. An answer is heard at the moment when the server hands it over:
 // what a client does while one is on its way, it might have done before. Both ends learn of a cut
-// at once: what one does before it knows, it might have done before the cut.
+// at once: what one does before it knows, it might have done before the cut. After the last crash
+// nobody need hear of a step that is durable before all have ended, as then nothing that is freed
+// is missed; and after the end nobody is struck.
 
 #ifndef FISHERD_TESTS_MODEL_PROTOCOL_MODEL_H_
 #define FISHERD_TESTS_MODEL_PROTOCOL_MODEL_H_
@@ -44,12 +46,16 @@ struct Config {
   int64_t (*bytes)(int factor, int step, int tower) = [](int, int, int) -> int64_t { return 1; };
   core::GatherPolicy policy = core::GatherPolicy::kFail;
   bool asynchronous = false;
-  bool two_halves = true;     // a batch comes by two events: else by one
+  bool two_halves = true;  // a batch comes by two events: else by one
   // A batch is sent as soon as it may be. Loses nothing if there is one factor and room for all its
   // steps: whether it waits with the client or on its way is then the same.
   bool send_at_once = false;
   // Towers are alike, so that only the first need be struck by cuts.
   bool alike = false;
+  // Each trainer goes through all factors step by step: even ones upwards, odd ones downwards.
+  // Else in any order.
+  bool in_turn = false;
+  bool opened = false;        // in the beginning by all: else nobody is connected
   bool late_notices = false;  // sessions hear of their factors some time later: else at once
   Adversity adversity;
   Mutant mutant = Mutant::kNone;
@@ -57,26 +63,26 @@ struct Config {
 
 struct Event {
   enum class Kind : uint8_t {
-    kConnect,     // a: client
-    kPush,        // a: client, b: factor
-    kSend,        // a: client, b: factor
-    kReceive,     // a: client; the server takes its next message
-    kHear,        // a: client, b: factor whose acknowledgement is taken, or −1
-    kReopen,      // a: client, b: factor
-    kRevive,      // a: client
-    kTakeStep,    // a: factor, b: lane
-    kPublish,     // a: factor
-    kDurable,     // a: factor
-    kOnRoom,      // a: factor
-    kNotice,      // a: which
-    kExpire,      // a: factor, b: lane
-    kCut,         // a: client
-    kCrash,       // a: which images, b: whether outcomes are on record, see Restart
-    kDie,         // a: client
-    kDrop,        // a: client, b: factor
-    kReset,       // a: factor
-    kSetTowers,   // a: factor, b: towers, c: now
-    kTakeOver,    // a: client
+    kConnect,    // a: client
+    kPush,       // a: client, b: factor
+    kSend,       // a: client, b: factor
+    kReceive,    // a: client; the server takes its next message
+    kHear,       // a: client, b: factor whose acknowledgement is taken, or −1
+    kReopen,     // a: client, b: factor
+    kRevive,     // a: client
+    kTakeStep,   // a: factor, b: lane
+    kPublish,    // a: factor
+    kDurable,    // a: factor
+    kOnRoom,     // a: factor
+    kNotice,     // a: which
+    kExpire,     // a: factor, b: lane
+    kCut,        // a: client
+    kCrash,      // a: which images, b: whether outcomes are on record, see Restart
+    kDie,        // a: client
+    kDrop,       // a: client, b: factor
+    kReset,      // a: factor
+    kSetTowers,  // a: factor, b: towers, c: now
+    kTakeOver,   // a: client
   };
   Kind kind = Kind::kConnect;
   int8_t a = 0;
@@ -101,6 +107,9 @@ class ProtocolModel {
   std::string Describe(const Event& event) const;
 
  private:
+  // All its steps have.
+  bool HasEnded(const Factor& factor) const;
+  bool MayPush(const Client& client, int number, int factor) const;
   void ClientEvents(const State& state, std::vector<Event>* events) const;
   void FactorEvents(const State& state, std::vector<Event>* events) const;
   void AdverseEvents(const State& state, std::vector<Event>* events) const;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/hash/hash.h"
 #include "client/cpp/replay_buffer.h"
 #include "core/ledger.h"
@@ -46,10 +47,15 @@ class Shared {
   std::shared_ptr<Node> node_;
 };
 
+// A vector without memory of its own as long as it is short.
+template <typename T, size_t n>
+using Few = absl::InlinedVector<T, n>;
+
 // Where absl::optional is another type, Abseil does not hash std::optional.
 template <typename H, typename T>
 H Combine(H h, const std::optional<T>& value) {
-  return value.has_value() ? H::combine(std::move(h), true, *value) : H::combine(std::move(h), false);
+  return value.has_value() ? H::combine(std::move(h), true, *value)
+                           : H::combine(std::move(h), false);
 }
 
 // ---- On the wire
@@ -116,18 +122,19 @@ struct Told {
 struct Lane {
   core::StepGather gather;
   core::Ledger ledger;
-  int64_t durable = 0;            // as it is told
+  int64_t durable = 0;  // as it is told
   int64_t expired = 0;
-  bool look = false;              // its step may end now
-  std::vector<Incoming> batches;  // [(step − 1) · towers + index]
-  std::vector<Told> told;         // what must come again after a rollback; one a step
+  bool look = false;         // its step may end now
+  Few<Incoming, 4> batches;  // [(step − 1) · towers + index]
+  std::vector<Told> told;    // what must come again after a rollback; one a step
 
   template <typename H>
   friend H AbslHashValue(H h, const Lane& l) {
     h = H::combine(std::move(h), l.gather.Fingerprint(), l.ledger.next(), l.ledger.steps_failed(),
                    l.ledger.steps_partial(), l.durable, l.expired, l.look, l.batches, l.told);
     for (const core::StepRun& run : l.ledger.Missed(0, -1)) {
-      h = H::combine(std::move(h), run.first, run.last, run.outcome, l.ledger.Find(run.first)->counted);
+      h = H::combine(std::move(h), run.first, run.last, run.outcome,
+                     l.ledger.Find(run.first)->counted);
     }
     return h;
   }
@@ -138,19 +145,18 @@ struct Ending {
   int8_t step = 0;
   uint8_t incarnation = 0;
   core::StepOutcome outcome = core::StepOutcome::kFailed;
-  std::vector<int> counted;   // of the lane's towers
-  std::vector<Incoming> batches;
+  std::vector<int> counted;  // of the lane's towers
+  Few<Incoming, 2> batches;
 
   template <typename H>
   friend H AbslHashValue(H h, const Ending& e) {
-    return H::combine(std::move(h), e.lane, e.step, e.incarnation, e.outcome, e.counted,
-                      e.batches);
+    return H::combine(std::move(h), e.lane, e.step, e.incarnation, e.outcome, e.counted, e.batches);
   }
 };
 
 // A factor as it is, or was, on disk.
 struct Image {
-  std::vector<int8_t> next;  // by lane
+  Few<int8_t, 4> next;  // by lane
   int8_t version_step = 0;
   uint8_t version_epoch = 0;
   std::string state;  // what is in the version
@@ -163,12 +169,12 @@ struct Image {
 
 struct Factor {
   uint8_t incarnation = 1;
-  std::vector<Lane> lanes;
-  std::vector<int8_t> known;    // by tower: the process that holds it, or 0
-  std::vector<int8_t> streams;  // by tower: the client whose stream has claimed it, or −1
-  std::vector<int8_t> from;     // by tower: as it was opened last, or −1
+  Few<Lane, 1> lanes;
+  Few<int8_t, 4> known;    // by tower: the process that holds it, or 0
+  Few<int8_t, 4> streams;  // by tower: the client whose stream has claimed it, or −1
+  Few<int8_t, 4> from;     // by tower: as it was opened last, or −1
   std::vector<std::pair<int8_t, int8_t>> tower_changes;  // from which step on, how many
-  int8_t active_towers = 0;     // under ASYNCHRONOUS
+  int8_t active_towers = 0;                              // under ASYNCHRONOUS
   bool room_scheduled = false;
   std::optional<Ending> ending;  // one at a time
   std::string state;             // [tower · steps + step − 1]: how often the batch has counted
@@ -209,7 +215,7 @@ struct Session {
       return H::combine(std::move(h), a.batch, a.ticket != 0, a.duplicate, a.live);
     }
   };
-  std::vector<Tower> towers;  // by factor
+  Few<Tower, 2> towers;  // by factor
   std::vector<Answer> answers;
   std::optional<Arriving> arriving;
 
@@ -230,7 +236,7 @@ struct ClientTower {
   bool ended = false;
   bool take_over = false;
   uint8_t incarnation = 0;   // that the fates are of
-  std::vector<Fate> fates;   // by step
+  Few<Fate, 4> fates;        // by step
   int64_t highest_next = 0;  // of a mutant
 
   template <typename H>
@@ -244,8 +250,8 @@ struct ClientTower {
 struct Client {
   int8_t process = 1;  // 0: dead
   bool connected = false;
-  std::vector<ClientTower> towers;  // by factor
-  std::vector<Request> requests;    // on their way
+  Few<ClientTower, 1> towers;  // by factor
+  Few<Request, 4> requests;    // on their way
   Session session;
 
   template <typename H>
@@ -273,7 +279,8 @@ struct Room {
   template <typename H>
   friend H AbslHashValue(H h, const Room& r) {
     h = H::combine(std::move(h), r.queue.used());
-    for (const auto& [factor, bytes] : r.queue.waiting()) h = H::combine(std::move(h), factor, bytes);
+    for (const auto& [factor, bytes] : r.queue.waiting())
+      h = H::combine(std::move(h), factor, bytes);
     return h;
   }
 };
@@ -303,12 +310,12 @@ struct State {
   Adversity left;
   const char* violation = nullptr;  // found by an event
   Shared<Room> room;
-  std::vector<Shared<Factor>> factors;
-  std::vector<Shared<Client>> clients;
+  Few<Shared<Factor>, 2> factors;
+  Few<Shared<Client>, 3> clients;
   std::vector<Notice> notices;
 
   uint64_t hash() const {
-    std::vector<uint64_t> parts;
+    Few<uint64_t, 6> parts;
     for (const auto& factor : factors) parts.push_back(factor.hash());
     for (const auto& client : clients) parts.push_back(client.hash());
     return absl::HashOf(epoch, incarnations, processes, left, violation != nullptr, room.hash(),

@@ -101,8 +101,8 @@ void ServerSide::Publish(int number) {
     ++factor.state[tower * config_.steps + ending.step - 1];
   }
   if (ending.outcome != StepOutcome::kFailed) {
-    factor.version_step = config_.asynchronous ? static_cast<int8_t>(factor.version_step + 1)
-                                               : ending.step;
+    factor.version_step =
+        config_.asynchronous ? static_cast<int8_t>(factor.version_step + 1) : ending.step;
     factor.version_epoch = state_.epoch;
     for (const Image& image : factor.images) {
       if (image.version_step == factor.version_step && image.version_epoch == state_.epoch) {
@@ -124,7 +124,7 @@ void ServerSide::Publish(int number) {
 void ServerSide::BecomeDurable(int number) {
   Factor& factor = EditFactor(number);
   factor.images.erase(factor.images.begin(), factor.images.end() - 1);
-  const std::vector<int8_t>& next = factor.images[0].next;
+  const auto& next = factor.images[0].next;
   for (size_t i = 0; i < next.size(); ++i) factor.lanes[i].durable = next[i] - 1;
   NotifyAll(number);
 }
@@ -163,8 +163,7 @@ void ServerSide::Reset(int number) {
 // ---- Restart
 
 void ServerSide::RestoreFactor(Factor& factor, const Image& image, bool recorded) {
-  if (recorded && factor.ending.has_value() &&
-      factor.ending->outcome != StepOutcome::kWhole &&
+  if (recorded && factor.ending.has_value() && factor.ending->outcome != StepOutcome::kWhole &&
       factor.ending->incarnation == factor.incarnation) {
     const Ending& ending = *factor.ending;
     factor.lanes[ending.lane].ledger.Record(ending.outcome, ending.counted);

@@ -38,13 +38,13 @@ bool ServerSide::FactorRoom::TakeInTurn(int64_t bytes) {
 }
 
 void ServerSide::FactorRoom::Leave() {
-  if (!reserves()) return;
+  if (!reserves() || state_.room->queue.waiting().empty()) return;
   state_.room.Edit().queue.Leave(factor_);
   TellFirst();
 }
 
 void ServerSide::FactorRoom::GiveBack(int64_t bytes) {
-  if (!reserves()) return;
+  if (!reserves() || bytes == 0) return;
   state_.room.Edit().queue.GiveBack(bytes);
   TellFirst();
 }
@@ -176,7 +176,7 @@ Factor ServerSide::NewFactor(const Config& config, uint8_t incarnation, uint8_t 
   factor.incarnation = incarnation;
   const Lane lane{.gather = StepGather(config.asynchronous ? 1 : config.towers, config.window),
                   .ledger = core::Ledger(),
-                  .batches = std::vector<Incoming>(config.steps * config.most_towers),
+                  .batches = Few<Incoming, 4>(config.steps * config.most_towers),
                   .told = {}};
   factor.lanes.assign(config.asynchronous ? config.towers : 1, lane);
   factor.known.assign(config.most_towers, 0);
@@ -185,7 +185,7 @@ Factor ServerSide::NewFactor(const Config& config, uint8_t incarnation, uint8_t 
   factor.active_towers = static_cast<int8_t>(config.towers);
   factor.state.assign(config.most_towers * config.steps, '\0');
   factor.version_epoch = epoch;
-  factor.images = {{.next = std::vector<int8_t>(factor.lanes.size(), 1),
+  factor.images = {{.next = Few<int8_t, 4>(factor.lanes.size(), 1),
                     .version_step = 0,
                     .version_epoch = epoch,
                     .state = factor.state}};
@@ -212,9 +212,8 @@ ReplayBuffer::Progress ServerSide::ProgressOf(const Factor& factor, int tower,
   for (const core::StepRun& run : lane.ledger.Missed(missed_from, IndexOf(tower))) {
     progress.missed.push_back({run.first, run.last, run.outcome == StepOutcome::kFailed});
   }
-  progress.first = tower >= TowersOf(factor)
-                       ? 0
-                       : lane.gather.plan().FirstOf(IndexOf(tower), progress.next);
+  progress.first =
+      tower >= TowersOf(factor) ? 0 : lane.gather.plan().FirstOf(IndexOf(tower), progress.next);
   return progress;
 }
 
@@ -309,6 +308,8 @@ std::string ServerSide::Begin(int client, const Request& request, Session::Arriv
   const int64_t bytes = BytesOf(request.factor, request.step, tower);
   core::Digest digest{static_cast<std::byte>(state_.clients[client]->process),
                       static_cast<std::byte>(request.step)};
+  const bool wanted = lane.gather.wants_room();
+  const int64_t open_through = lane.gather.open_through();
   const auto answer = lane.gather.Begin({.step = request.step,
                                          .tower = index,
                                          .bytes = bytes,
@@ -316,6 +317,7 @@ std::string ServerSide::Begin(int client, const Request& request, Session::Arriv
                                          .digest = digest},
                                         lane.ledger, room, holds);
   ApplyHolds(request.factor, number, holds);
+  if (wanted && lane.gather.open_through() > open_through) NotifyAll(request.factor);
   if (!answer.ok()) return ReasonOf(answer.status());
   on_hold = answer->admission == StepGather::Admission::kOnHold;
   if (answer->admission != StepGather::Admission::kAdmitted) return "";

@@ -1,5 +1,5 @@
-// The server of the protocol model: what core::Factor and server::Session do with the step protocol,
-// without threads, elements and gRPC.
+// The server of the protocol model: what core::Factor and server::Session do with the step
+// protocol, without threads, elements and gRPC.
 
 #ifndef FISHERD_TESTS_MODEL_SERVER_SIDE_H_
 #define FISHERD_TESTS_MODEL_SERVER_SIDE_H_
