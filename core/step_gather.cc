@@ -274,6 +274,7 @@ void StepGather::CloseEmpty(StepRoom& room) {
   std::vector<Hold> none;
   while (open_.size() > committing_ && open_.back().present == 0) CloseYoungest(room, none);
   wanted_ = 0;
+  for (const Tower& tower : towers_) wanted_ = std::max(wanted_, tower.held_from);
   room.Leave();
 }
 

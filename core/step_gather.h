@@ -129,7 +129,8 @@ class StepGather {
   // The factor's turn has come: opens the steps that were asked for, as far as there is room. True
   // if one has opened.
   bool OpenWaiting(StepRoom& room);
-  // Closes the youngest open steps as long as they have no batch.
+  // Closes the youngest open steps as long as they have no batch. Whoever holds a batch back for
+  // one still wants it: OpenWaiting, after others.
   void CloseEmpty(StepRoom& room);
 
   enum class Verdict { kWait, kWhole, kPartial, kFailed };
