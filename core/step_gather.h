@@ -195,7 +195,9 @@ class StepGather {
     bool opened = false;
     int64_t from = 0;
     int64_t through = 0;
-    int64_t held_from = 0;  // was told to hold from this step on, and has not sent it again; or 0
+    // Was told to hold these steps, and has not sent the first, or the last, again; or 0.
+    int64_t held_from = 0;
+    int64_t held_through = 0;
   };
 
   absl::Status CheckOffer(const Offer& offer, const StepRoom& room) const;
@@ -204,6 +206,7 @@ class StepGather {
   bool IsOpen(int64_t step) const { return step >= next_ && step <= open_through(); }
   Slot* Find(int64_t step, int tower, Ticket ticket);
   void Clear(Step& step, Slot& slot);
+  void PutOnHold(Tower& tower, int64_t step);
   bool OpenThrough(int64_t step, StepRoom& room);
   bool Widen(int64_t step, int64_t share, StepRoom& room, std::vector<Hold>& holds);
   void CloseYoungest(StepRoom& room, std::vector<Hold>& holds);
