@@ -268,6 +268,7 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
 
   Room room(*this);
   std::vector<StepGather::Hold> holds;
+  const bool wanted = lane.gather.wants_room();
   const int64_t open_through = lane.gather.open_through();
   const auto answer = lane.gather.Begin({.step = header.step,
                                          .tower = index,
@@ -276,9 +277,9 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
                                          .digest = header.digest},
                                         lane.ledger, room, holds);
   ApplyHolds(lane_index, holds, after);
+  // This batch may have opened what others were told to wait for, before OnRoom could.
+  if (wanted && lane.gather.open_through() > open_through) NotifyAll(after);
   UpdateClock(lane);
-  // Towers that were told to hold wait for this, too.
-  if (lane.gather.open_through() > open_through && lane.gather.has_holds()) NotifyAll(after);
   if (!answer.ok()) return answer.status();
   if (answer->admission != StepGather::Admission::kAdmitted) {
     return BatchAdmission{.pending = nullptr,

@@ -140,8 +140,11 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
     }
   }
   Tower& tower = towers_[number];
-  const int64_t expected = ExpectedFrom(number, ledger);
-  if (step > expected && tower.held_from == 0) {
+  if (const int64_t expected = ExpectedFrom(number, ledger); step > expected) {
+    if (tower.held_from != 0) {
+      PutOnHold(tower, step);
+      return Answer{.admission = Admission::kOnHold};
+    }
     return MakeError(absl::StatusCode::kOutOfRange, reason::kStepOutOfOrder,
                      absl::StrFormat("step is %d, but the tower's batch of step %d is not here; "
                                      "expected step %d, or an earlier one again",
@@ -150,14 +153,9 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
   }
   share_ = std::max(share_, bytes);
   const auto on_hold = [&] {
-    wanted_ = std::max(wanted_, step);
-    tower.held_from = tower.held_from == 0 ? step : std::min(tower.held_from, step);
+    PutOnHold(tower, step);
     return Answer{.admission = Admission::kOnHold};
   };
-  if (step > expected) {  // it was on its way when the one before it was put on hold
-    OpenThrough(step, room);
-    return on_hold();
-  }
   if (!OpenThrough(step, room)) return on_hold();
   if (const Step& open = open_[step - next_]; open.present > 0 && open.parameters != parameters) {
     return ParametersDiffer(open.parameters, parameters);
@@ -168,6 +166,7 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
   ++open.present;
   open.slots[number] = {Arrival::kArriving, ++last_ticket_, digest};
   if (step >= tower.held_from) tower.held_from = 0;
+  if (step >= tower.held_through) tower.held_through = 0;
   return Answer{.admission = Admission::kAdmitted, .ticket = last_ticket_};
 }
 
@@ -202,7 +201,7 @@ void StepGather::Clear(Step& step, Slot& slot) {
 }
 
 void StepGather::OpenTower(int tower, int64_t from, int64_t through) {
-  towers_[tower] = {.opened = true, .from = from, .through = through, .held_from = 0};
+  towers_[tower] = {.opened = true, .from = from, .through = through};
 }
 
 std::vector<int64_t> StepGather::ClearTower(int tower) {
@@ -218,6 +217,12 @@ std::vector<int64_t> StepGather::ClearTower(int tower) {
 }
 
 // ---- Room
+
+void StepGather::PutOnHold(Tower& tower, int64_t step) {
+  wanted_ = std::max(wanted_, step);
+  tower.held_from = tower.held_from == 0 ? step : std::min(tower.held_from, step);
+  tower.held_through = std::max(tower.held_through, step);
+}
 
 // Opens the steps up to `step`. False if one of them finds no room.
 bool StepGather::OpenThrough(int64_t step, StepRoom& room) {
@@ -261,8 +266,7 @@ void StepGather::CloseYoungest(StepRoom& room, std::vector<Hold>& holds) {
     if (youngest.slots[t].arrival == Arrival::kAbsent) continue;
     std::erase_if(holds, [&](const Hold& hold) { return hold.tower == t; });
     holds.push_back({t, step});
-    towers_[t].held_from = step;
-    wanted_ = std::max(wanted_, step);
+    PutOnHold(towers_[t], step);
   }
   room.GiveBack(youngest.bytes);
   bytes_ -= youngest.bytes;
@@ -279,6 +283,7 @@ void StepGather::CloseEmpty(StepRoom& room) {
   std::vector<Hold> none;
   while (open_.size() > committing_ && open_.back().present == 0) CloseYoungest(room, none);
   wanted_ = 0;
+  for (const Tower& tower : towers_) wanted_ = std::max(wanted_, tower.held_through);
   room.Leave();
 }
 
@@ -355,11 +360,6 @@ int64_t StepGather::SetTowers(int towers, bool now, StepRoom& room, std::vector<
 
 // ---- What it is
 
-bool StepGather::has_holds() const {
-  return std::any_of(towers_.begin(), towers_.end(),
-                     [](const Tower& tower) { return tower.held_from != 0; });
-}
-
 int64_t StepGather::ReceivedThrough(int tower) const {
   int64_t through = next_ - 1;
   for (const Step& step : open_) {
@@ -398,7 +398,7 @@ std::string StepGather::Fingerprint() const {
   }
   for (const Tower& tower : towers_) {
     absl::StrAppend(&all, ";", tower.opened, ",", tower.from, ",", tower.through, ",",
-                    tower.held_from);
+                    tower.held_from, ",", tower.held_through);
   }
   for (int64_t step = next_; step <= next_ + window_; ++step) {
     absl::StrAppend(&all, "|", plan_.At(step));

@@ -129,7 +129,8 @@ class StepGather {
   // The factor's turn has come: opens the steps that were asked for, as far as there is room. True
   // if one has opened.
   bool OpenWaiting(StepRoom& room);
-  // Closes the youngest open steps as long as they have no batch.
+  // Closes the youngest open steps as long as they have no batch. Whoever holds a batch back for
+  // one still wants it: OpenWaiting, after others.
   void CloseEmpty(StepRoom& room);
 
   enum class Verdict { kWait, kWhole, kPartial, kFailed };
@@ -164,8 +165,6 @@ class StepGather {
   bool committing() const { return committing_; }
   // Somebody has sent a batch of a step that was not open, and is not open now.
   bool wants_room() const { return wanted_ > open_through(); }
-  // A tower was told to hold, and has not sent that step again.
-  bool has_holds() const;
   // The highest step of which `tower` is whole, with all before it; next() − 1 if none.
   int64_t ReceivedThrough(int tower) const;
   // Every tower of step next() has been opened, and was given steps through `step` at least.
@@ -196,7 +195,9 @@ class StepGather {
     bool opened = false;
     int64_t from = 0;
     int64_t through = 0;
-    int64_t held_from = 0;  // was told to hold from this step on, and has not sent it again; or 0
+    // Was told to hold these steps, and has not sent the first, or the last, again; or 0.
+    int64_t held_from = 0;
+    int64_t held_through = 0;
   };
 
   absl::Status CheckOffer(const Offer& offer, const StepRoom& room) const;
@@ -205,6 +206,7 @@ class StepGather {
   bool IsOpen(int64_t step) const { return step >= next_ && step <= open_through(); }
   Slot* Find(int64_t step, int tower, Ticket ticket);
   void Clear(Step& step, Slot& slot);
+  void PutOnHold(Tower& tower, int64_t step);
   bool OpenThrough(int64_t step, StepRoom& room);
   bool Widen(int64_t step, int64_t share, StepRoom& room, std::vector<Hold>& holds);
   void CloseYoungest(StepRoom& room, std::vector<Hold>& holds);

@@ -375,6 +375,28 @@ TEST(StepGatherTest, WhenTimeIsOverThePolicyDecides) {
   EXPECT_EQ(test.Decide(kFail, true), Verdict::kWhole) << "all came after all";
 }
 
+TEST(StepGatherTest, EveryStepOnHoldIsWantedUntilItComesAgain) {
+  RoomQueue<int> queue(20);
+  Case other(2, 4, queue, 1);
+  Case test(2, 4, queue, 0);
+  other.Deliver(1, 0);
+  EXPECT_EQ(test.Deliver(1, 0), Admission::kOnHold);
+  EXPECT_EQ(test.Deliver(2, 0), Admission::kOnHold);
+  other.Deliver(1, 1);
+  other.End();
+  EXPECT_TRUE(test.gather.OpenWaiting(test.room));
+  EXPECT_EQ(test.gather.open_through(), 1);
+  test.gather.CloseEmpty(test.room);
+  EXPECT_TRUE(test.gather.wants_room()) << "or its tower would wait for ever";
+  EXPECT_TRUE(test.gather.OpenWaiting(test.room));
+  test.Deliver(1, 0);
+  test.Deliver(1, 1);
+  test.End();
+  EXPECT_TRUE(test.gather.wants_room()) << "for step 2";
+  EXPECT_TRUE(test.gather.OpenWaiting(test.room));
+  EXPECT_EQ(test.Deliver(2, 0), Admission::kAdmitted);
+}
+
 TEST(StepGatherTest, APartialStepOfNobodyFails) {
   Case test(2, 4);
   ASSERT_TRUE(test.Begin(1, 0).ok());
