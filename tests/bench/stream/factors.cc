@@ -78,7 +78,7 @@ std::string FactorsJson(const FactorsResult& result, const std::vector<Claim>& c
   return absl::StrCat("{\"factors\": ", result.many, ", \"updated\": ", result.updated,
                       ", \"step_ms\": ", Number(1e3 * result.many_seconds),
                       ", \"alone_ms\": ", Number(1e3 * result.few_seconds),
-                      ",\n\"claims\": ", List(claims, ClaimObject), "}\n");
+                      ",\n\"claims\": ", JsonList(claims, ClaimObject), "}\n");
 }
 
 }  // namespace fisherd::bench

@@ -172,7 +172,7 @@ std::vector<Claim> OverloadClaims(const OverloadResult& result) {
 std::string OverloadJson(const OverloadResult& result, const std::vector<Claim>& claims) {
   return absl::StrCat("{\"tight\": ", LoadObject(result.tight).json(),
                       ",\n\"ample\": ", LoadObject(result.ample).json(),
-                      ",\n\"claims\": ", List(claims, ClaimObject), "}\n");
+                      ",\n\"claims\": ", JsonList(claims, ClaimObject), "}\n");
 }
 
 }  // namespace fisherd::bench
