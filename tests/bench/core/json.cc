@@ -16,7 +16,7 @@ Object MachineObject(const Machine& machine, const Peers& peers) {
       .Put("load_before", machine.load)
       .Text("target", machine.target);
   const std::vector<std::pair<int, Peak>> peaks(machine.peaks.begin(), machine.peaks.end());
-  object.Put("peaks", List(peaks, [](const std::pair<int, Peak>& peak) {
+  object.Put("peaks", JsonList(peaks, [](const std::pair<int, Peak>& peak) {
                return Object()
                    .Put("threads", peak.first)
                    .Put("float32_gflops", peak.second.float_flops / 1e9)
@@ -68,10 +68,10 @@ Object MultiplyObject(const MultiplyResult& result) {
 
 std::string ToJson(const Machine& machine, const Peers& peers, const Measurements& measured,
                    const std::vector<Claim>& claims) {
-  const std::string step_errors = List(measured.step_errors, [](const StepError& error) {
+  const std::string step_errors = JsonList(measured.step_errors, [](const StepError& error) {
     return Object().Put("rows", error.rows).Put("relative", error.relative);
   });
-  const std::string power_errors = List(measured.power_errors, [](const PowerError& error) {
+  const std::string power_errors = JsonList(measured.power_errors, [](const PowerError& error) {
     return Object()
         .Text("dtype", error.dtype)
         .Put("exponent", error.exponent)
@@ -79,10 +79,10 @@ std::string ToJson(const Machine& machine, const Peers& peers, const Measurement
         .Put("ulps", error.ulps);
   });
   return absl::StrCat("{\"machine\": ", MachineObject(machine, peers).json(),
-                      ",\n\"results\": ", List(measured.results, ResultObject),
-                      ",\n\"multiply\": ", List(measured.multiplies, MultiplyObject),
+                      ",\n\"results\": ", JsonList(measured.results, ResultObject),
+                      ",\n\"multiply\": ", JsonList(measured.multiplies, MultiplyObject),
                       ",\n\"step_errors\": ", step_errors, ",\n\"power_errors\": ", power_errors,
-                      ",\n\"claims\": ", List(claims, ClaimObject), "}\n");
+                      ",\n\"claims\": ", JsonList(claims, ClaimObject), "}\n");
 }
 
 }  // namespace fisherd::bench

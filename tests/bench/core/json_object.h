@@ -46,7 +46,7 @@ class Object {
 };
 
 template <typename T, typename F>
-std::string List(const std::vector<T>& items, const F& to_json) {
+std::string JsonList(const std::vector<T>& items, const F& to_json) {
   std::vector<std::string> elements;
   for (const T& item : items) elements.push_back("\n  " + to_json(item).json());
   return absl::StrCat("[", absl::StrJoin(elements, ","), "]");

@@ -9,7 +9,8 @@ std::vector<std::string> EncodeBytes(const BatchIdentity& identity, const Batch&
   const auto tensors = RawTensors(identity, batch);
   if (!tensors.ok()) Die(tensors.status().ToString());
   const auto encoded =
-      EncodeBatch(identity, *tensors, {.decay = 0.95}, UpdateStreamOptions().max_frame);
+      EncodeBatch(identity, *tensors, {.decay = 0.95}, UpdateStreamOptions().max_frame,
+                  std::make_shared<BufferPool>(0));
   if (!encoded.ok()) Die(encoded.status().ToString());
   std::vector<std::string> messages;
   for (const v1::UpdateRequest& message : (*encoded)->messages) {

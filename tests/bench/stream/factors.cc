@@ -46,7 +46,7 @@ FactorsResult MeasureFactors(const std::string& fisherd, bool quick) {
   Contestant few(fisherd, kUpdated);
   Contestant many(fisherd, kMany);
   std::vector<double> few_seconds, many_seconds;
-  for (int round = -10; round < (quick ? 50 : 300); ++round) {
+  for (int round = -10; round < (quick ? 100 : 300); ++round) {
     const double of_few = Seconds([&] { few.Step(); });
     const double of_many = Seconds([&] { many.Step(); });
     if (round < 0) continue;  // warms up
@@ -78,7 +78,7 @@ std::string FactorsJson(const FactorsResult& result, const std::vector<Claim>& c
   return absl::StrCat("{\"factors\": ", result.many, ", \"updated\": ", result.updated,
                       ", \"step_ms\": ", Number(1e3 * result.many_seconds),
                       ", \"alone_ms\": ", Number(1e3 * result.few_seconds),
-                      ",\n\"claims\": ", List(claims, ClaimObject), "}\n");
+                      ",\n\"claims\": ", JsonList(claims, ClaimObject), "}\n");
 }
 
 }  // namespace fisherd::bench

@@ -28,7 +28,7 @@ constexpr char kUsage[] =
   overload   64 trainers that push four times the server's byte budget
   factors    a step of 100 factors among 10,000
 
-Each starts its servers, says what must hold, and ends them. docs/benchmarks.md explains the figures.
+Each starts its servers, says what must hold, and ends them.
 
   --json FILE      write the figures there too
   --filter REGEX   stream: only cases with a match in their name; unix/256KiB/t4/f8 is batches of

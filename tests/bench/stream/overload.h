@@ -22,8 +22,13 @@ struct Load {
 };
 
 struct OverloadResult {
-  Load tight;  // with a budget that is a quarter of what is pushed together
-  Load ample;  // with enough for all
+  Load tight;   // with a budget that is a quarter of what is pushed together
+  Load before;  // with enough for all
+  Load after;   // likewise
+
+  double ample_bytes_per_second() const {
+    return (before.bytes_per_second + after.bytes_per_second) / 2;
+  }
 };
 
 // Trainers push for `seconds` with a small budget, and for a quarter of it before and after with an

@@ -125,9 +125,9 @@ std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results) {
 
 std::string StreamJson(const std::vector<StreamResult>& results,
                        const std::vector<ClientCosts>& costs, const std::vector<Claim>& claims) {
-  return absl::StrCat("{\"results\": ", List(results, ResultObject),
-                      ",\n\"client\": ", List(costs, CostsObject),
-                      ",\n\"claims\": ", List(claims, ClaimObject), "}\n");
+  return absl::StrCat("{\"results\": ", JsonList(results, ResultObject),
+                      ",\n\"client\": ", JsonList(costs, CostsObject),
+                      ",\n\"claims\": ", JsonList(claims, ClaimObject), "}\n");
 }
 
 }  // namespace fisherd::bench
