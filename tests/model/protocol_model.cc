@@ -82,8 +82,9 @@ void ProtocolModel::ClientEvents(const State& state, std::vector<Event>* events)
           client.session.towers[f].ack_pending) {
         add(Kind::kHear, f);
       }
-      if (tower.ended && tower.incarnation != 0 &&
-          tower.incarnation != state.factors[f]->incarnation) {
+      const Factor& factor = *state.factors[f];
+      const bool reset = tower.incarnation != 0 && tower.incarnation != factor.incarnation;
+      if (tower.ended && (reset || factor.streams[c % config_.most_towers] < 0)) {
         add(Kind::kReopen, f);
       }
       if (tower.ended || buffer.incarnation() == 0) continue;
