@@ -84,7 +84,8 @@ void ProtocolModel::ClientEvents(const State& state, std::vector<Event>* events)
       }
       const Factor& factor = *state.factors[f];
       const bool reset = tower.incarnation != 0 && tower.incarnation != factor.incarnation;
-      if (tower.ended && (reset || factor.streams[c % config_.most_towers] < 0)) {
+      const int8_t owner = factor.streams[c % config_.most_towers];
+      if (tower.ended && (reset || owner < 0 || owner == c)) {
         add(Kind::kReopen, f);
       }
       if (tower.ended || buffer.incarnation() == 0) continue;
