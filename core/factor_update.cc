@@ -352,12 +352,16 @@ void Factor::ApplyHolds(size_t lane, std::span<const StepGather::Hold> holds, Af
 
 void Factor::OpenWaitingSteps(Aftermath& after) {
   bool opened = false;
+  bool wanted = false;
+  Room room(*this);
   for (Lane& lane : lanes_) {
     if (!lane.gather.wants_room()) continue;
-    Room room(*this);
     opened |= lane.gather.OpenWaiting(room);
+    wanted |= lane.gather.wants_room();
     UpdateClock(lane);
   }
+  // What was waited for may have ended, by its time; nobody shall wait behind it.
+  if (!wanted) room.Leave();
   if (opened) NotifyAll(after);
 }
 
@@ -369,9 +373,6 @@ void Factor::OnRoom() {
     {
       MutexLock lock(&self->mutex_);
       self->OpenWaitingSteps(after);
-      const bool wanted = std::any_of(self->lanes_.begin(), self->lanes_.end(),
-                                      [](const Lane& l) { return l.gather.wants_room(); });
-      if (!wanted) Room(*self).Leave();
     }
     self->Settle(std::move(after));
   });

@@ -82,8 +82,10 @@ void ProtocolModel::ClientEvents(const State& state, std::vector<Event>* events)
           client.session.towers[f].ack_pending) {
         add(Kind::kHear, f);
       }
-      if (tower.ended && tower.incarnation != 0 &&
-          tower.incarnation != state.factors[f]->incarnation) {
+      const Factor& factor = *state.factors[f];
+      const bool reset = tower.incarnation != 0 && tower.incarnation != factor.incarnation;
+      const int8_t owner = factor.streams[c % config_.most_towers];
+      if (tower.ended && (reset || owner < 0 || owner == c)) {
         add(Kind::kReopen, f);
       }
       if (tower.ended || buffer.incarnation() == 0) continue;

@@ -380,21 +380,20 @@ void ServerSide::ApplyHolds(int factor, int lane, const std::vector<StepGather::
 
 void ServerSide::OpenWaitingSteps(int factor) {
   bool opened = false;
+  bool wanted = false;
+  FactorRoom room(config_, state_, factor);
   for (Lane& lane : EditFactor(factor).lanes) {
     if (!lane.gather.wants_room()) continue;
-    FactorRoom room(config_, state_, factor);
     opened |= lane.gather.OpenWaiting(room);
+    wanted |= lane.gather.wants_room();
   }
+  if (!wanted) room.Leave();
   if (opened) NotifyAll(factor);
 }
 
 void ServerSide::OnRoom(int factor) {
-  Factor& f = EditFactor(factor);
-  f.room_scheduled = false;
+  EditFactor(factor).room_scheduled = false;
   OpenWaitingSteps(factor);
-  const bool wanted = std::any_of(f.lanes.begin(), f.lanes.end(),
-                                  [](const Lane& lane) { return lane.gather.wants_room(); });
-  if (!wanted) FactorRoom(config_, state_, factor).Leave();
 }
 
 void ServerSide::NotifyAll(int factor) {

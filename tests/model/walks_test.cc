@@ -5,8 +5,8 @@
 namespace fisherd::model {
 namespace {
 
-constexpr int kUsual = 300'000;
-constexpr int kMany = 10'000'000;
+constexpr int kUsual = 1'000'000;
+constexpr int kMany = 15'000'000;
 
 Config ThreeTowers() {
   return {.towers = 3,
