@@ -268,6 +268,8 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
 
   Room room(*this);
   std::vector<StepGather::Hold> holds;
+  const bool waited = lane.gather.wants_room();
+  const int64_t open_through = lane.gather.open_through();
   const auto answer = lane.gather.Begin({.step = header.step,
                                          .tower = index,
                                          .bytes = kind_->HeldBytes(header),
@@ -275,6 +277,8 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
                                          .digest = header.digest},
                                         lane.ledger, room, holds);
   ApplyHolds(lane_index, holds, after);
+  // Other towers may have been told to wait for it.
+  if (waited && lane.gather.open_through() > open_through) NotifyAll(after);
   UpdateClock(lane);
   if (!answer.ok()) return answer.status();
   if (answer->admission != StepGather::Admission::kAdmitted) {
