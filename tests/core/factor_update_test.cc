@@ -246,6 +246,39 @@ TEST_F(FactorUpdateTest, ResetEndsBatchesUnderWay) {
   EXPECT_THAT(Elements(Read(*factor)), ElementsAreArray(Floats(6, 0)));
 }
 
+// Room for two batches of the golden example, and not for three.
+class RoomForTwoTest : public FactorTest {
+ protected:
+  RoomForTwoTest()
+      : FactorTest(
+            {.state_budget = 1 << 20, .batch_budget = 600, .gather_timeout = absl::Hours(1)}) {}
+};
+
+// Room comes, and a batch that comes first takes it: whoever else waited for the step is told too.
+TEST_F(RoomForTwoTest, AStepThatABatchOpensIsToldToThoseOnHold) {
+  const auto other = Create("other", Golden());
+  const auto factor = Create("f", Golden(2));
+  const auto stream = OpenTower(*other, 0);
+  const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
+  const auto in = other->Begin(Header(*other, 1, 2), stream.get());
+  ASSERT_TRUE(in.ok() && in->pending != nullptr);
+  for (const auto& [tower, listener] : {std::pair(0, a), std::pair(1, b)}) {
+    EXPECT_TRUE(factor->Begin(Header(*factor, 1, 2, tower), listener.get())->on_hold);
+  }
+  // The pool is busy, so that nobody opens the step before the batch comes again.
+  std::promise<void> idle;
+  std::shared_future<void> until_idle = idle.get_future().share();
+  for (int i = 0; i < 2; ++i) pool_->Schedule([until_idle] { until_idle.wait(); });
+  other->Retire();
+  const int told = a->calls();
+  const auto again = factor->Begin(Header(*factor, 1, 2, 1), b.get());
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE(again->on_hold);
+  idle.set_value();
+  a->AwaitCalls(told + 1);
+  EXPECT_EQ(factor->GetProgress(0, 1).open_through, 1);
+}
+
 TEST_F(FactorUpdateTest, WhoTakesOverDuringACommitBeginsAfterIt) {
   const auto factor = Create("f", Golden());
   const auto old = OpenTower(*factor, 0, 1);
