@@ -135,10 +135,23 @@ Progress Factor::ProgressLocked(int tower, int64_t missed_from) const {
   progress.towers = asynchronous() ? active_towers_ : gather.plan().At(progress.next);
   progress.durable = lane.durable;
   progress.open_through = gather.open_through();
-  progress.missed = lane.ledger.Missed(missed_from, IndexOf(tower));
+  progress.missed = MissedBy(lane, IndexOf(tower), missed_from);
   progress.first =
       tower >= TowersLocked() ? 0 : gather.plan().FirstOf(IndexOf(tower), progress.next);
   return progress;
+}
+
+std::vector<StepRun> Factor::MissedBy(const Lane& lane, int index, int64_t from) const {
+  std::vector<StepRun> missed = lane.ledger.Missed(from, index);
+  // Whole steps of fewer towers, too: a batch of another may have been on its way when SetTowers
+  // came.
+  for (const auto& [first, last] :
+       lane.gather.plan().StepsWithout(index, from, lane.gather.next() - 1)) {
+    missed.push_back({first, last, StepOutcome::kPartial});
+  }
+  std::sort(missed.begin(), missed.end(),
+            [](const StepRun& a, const StepRun& b) { return a.first < b.first; });
+  return missed;
 }
 
 StepOutcome Factor::OutcomeOf(int tower, int64_t step) const {

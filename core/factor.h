@@ -406,6 +406,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   FactorEvent EventLocked(FactorEventKind kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Progress ProgressLocked(int tower, int64_t missed_from) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The steps from `from` on in which a lane's tower did not count, ascending.
+  std::vector<StepRun> MissedBy(const Lane& lane, int index, int64_t from) const;
   void ResetLocked(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // factor_update.cc: batches in, steps out.

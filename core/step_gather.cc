@@ -11,6 +11,8 @@
 namespace fisherd::core {
 namespace {
 
+constexpr size_t kMaxChanges = 4096;  // of the number of towers, that are remembered
+
 absl::Status ParametersDiffer(const StepParameters& had, const StepParameters& got) {
   const bool decay = had.decay != got.decay;
   return MakeError(absl::StatusCode::kInvalidArgument, reason::kStepParametersDiffer,
@@ -61,6 +63,19 @@ void TowerPlan::Set(int64_t step, int towers) {
   } else if (changes_.back().towers != towers) {
     changes_.push_back({step, towers});
   }
+}
+
+std::vector<std::pair<int64_t, int64_t>> TowerPlan::StepsWithout(int tower, int64_t from,
+                                                                 int64_t to) const {
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  for (auto change = changes_.begin(); change != changes_.end(); ++change) {
+    const int64_t first = std::max(change->from, from);
+    const int64_t last = std::next(change) == changes_.end() ? to : std::next(change)->from - 1;
+    if (tower >= change->towers && first <= std::min(last, to)) {
+      runs.emplace_back(first, std::min(last, to));
+    }
+  }
+  return runs;
 }
 
 void TowerPlan::Forget(int64_t below) {
@@ -127,7 +142,8 @@ int64_t StepGather::ExpectedFrom(int tower, const Ledger& ledger) const {
 absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const Ledger& ledger,
                                                      StepRoom& room, std::vector<Hold>& holds) {
   if (absl::Status status = CheckOffer(offer, room); !status.ok()) return status;
-  const auto [step, number, bytes, parameters, digest] = offer;
+  const int64_t step = offer.step;
+  const int number = offer.tower;
   if (committing_ && step == next_ &&
       (open_.empty() || open_.front().slots[number].arrival != Arrival::kWhole)) {
     return Answer{.admission = Admission::kLate};
@@ -135,7 +151,7 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
   if (IsOpen(step)) {
     const Slot& slot = open_[step - next_].slots[number];
     if (slot.arrival != Arrival::kAbsent) {
-      if (absl::Status status = CheckHeld(slot, digest); !status.ok()) return status;
+      if (absl::Status status = CheckHeld(slot, offer.digest); !status.ok()) return status;
       return Answer{.admission = Admission::kHeld};
     }
   }
@@ -151,20 +167,21 @@ absl::StatusOr<StepGather::Answer> StepGather::Begin(const Offer& offer, const L
                                      step, expected, expected),
                      {{"field", "step"}});
   }
-  share_ = std::max(share_, bytes);
+  share_ = std::max(share_, offer.bytes);
   const auto on_hold = [&] {
     PutOnHold(tower, step);
     return Answer{.admission = Admission::kOnHold};
   };
   if (!OpenThrough(step, room)) return on_hold();
-  if (const Step& open = open_[step - next_]; open.present > 0 && open.parameters != parameters) {
-    return ParametersDiffer(open.parameters, parameters);
+  if (const Step& open = open_[step - next_];
+      open.present > 0 && open.parameters != offer.parameters) {
+    return ParametersDiffer(open.parameters, offer.parameters);
   }
-  if (!Widen(step, bytes, room, holds)) return on_hold();
+  if (!Widen(step, offer.bytes, room, holds)) return on_hold();
   Step& open = open_[step - next_];
-  open.parameters = parameters;
+  open.parameters = offer.parameters;
   ++open.present;
-  open.slots[number] = {Arrival::kArriving, ++last_ticket_, digest};
+  open.slots[number] = {Arrival::kArriving, ++last_ticket_, offer.digest};
   if (step >= tower.held_from) tower.held_from = 0;
   if (step >= tower.held_through) tower.held_through = 0;
   return Answer{.admission = Admission::kAdmitted, .ticket = last_ticket_};
@@ -347,13 +364,13 @@ void StepGather::EndStep(StepRoom& room) {
   }
   ++next_;
   committing_ = false;
-  plan_.Forget(next_);
 }
 
 int64_t StepGather::SetTowers(int towers, bool now, StepRoom& room, std::vector<Hold>& holds) {
   const int64_t from = now ? next_ + committing_ : open_through() + 1;
   while (open_through() >= from) CloseYoungest(room, holds);
   plan_.Set(from, towers);
+  if (plan_.changes() > kMaxChanges) plan_.Forget(next_);
   towers_.resize(std::max<size_t>(towers_.size(), towers));
   return from;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -46,6 +47,9 @@ class TowerPlan {
   int64_t FirstOf(int tower, int64_t step) const;
   // From `step` on, whatever was said of later ones.
   void Set(int64_t step, int towers);
+  // The runs (first, last) of steps from `from` to `to` that the tower is not of, ascending.
+  std::vector<std::pair<int64_t, int64_t>> StepsWithout(int tower, int64_t from, int64_t to) const;
+  size_t changes() const { return changes_.size(); }
   // Steps below are not asked for any more.
   void Forget(int64_t below);
 

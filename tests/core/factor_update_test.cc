@@ -502,6 +502,10 @@ TEST_F(FactorUpdateTest, TowersGrowAndShrinkBetweenSteps) {
   ASSERT_TRUE(Send(*factor, Header(*factor, 3, 2, 0), golden_batch_, a.get()).ok());
   EXPECT_THAT(Elements(ReadAfter(*factor, 3)), ElementsAreArray(golden_covariance_));
   EXPECT_EQ(factor->GetProgress(1, 1).first, 0) << "tower 1 is of no step to come";
+  EXPECT_THAT(factor->GetProgress(1, 2).missed,
+              testing::ElementsAre(StepRun{3, 3, StepOutcome::kPartial}))
+      << "what it had on its way did not count";
+  EXPECT_THAT(factor->GetProgress(0, 1).missed, IsEmpty());
   EXPECT_EQ(Send(*factor, Header(*factor, 4, 2, 1), golden_batch_, b.get()).code(),
             absl::StatusCode::kOutOfRange);
 }

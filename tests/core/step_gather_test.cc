@@ -529,6 +529,8 @@ TEST(TowerPlanTest, KnowsEveryStepsTowers) {
   EXPECT_EQ(plan.MostFrom(9), 1);
   EXPECT_EQ(plan.FirstOf(3, 1), 5);
   EXPECT_EQ(plan.FirstOf(3, 9), 0);
+  EXPECT_THAT(plan.StepsWithout(3, 2, 20), ElementsAre(std::pair(2, 4), std::pair(9, 20)));
+  EXPECT_THAT(plan.StepsWithout(0, 1, 20), IsEmpty());
   plan.Set(7, 3);
   EXPECT_EQ(plan.At(9), 3) << "what was said of later steps falls";
   plan.Forget(6);
