@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
+
 namespace fisherd::faults {
 
 void MemoryStore::RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
@@ -80,9 +82,9 @@ int64_t MemoryStore::ended() const {
   return ended_;
 }
 
-void MemoryStore::AwaitEnded(int64_t steps) {
+void MemoryStore::AwaitEnded(int64_t steps, absl::Time deadline) {
   core::MutexLock lock(&mutex_);
-  while (ended_ < steps) changed_.Wait(&mutex_);
+  while (ended_ < steps && absl::Now() < deadline) changed_.WaitUntil(&mutex_, deadline);
 }
 
 }  // namespace fisherd::faults

@@ -40,7 +40,7 @@ class MemoryStore : public core::FactorStore {
   int64_t saved_step(const std::string& factor) const;
   // Steps that have ended, of all factors and processes.
   int64_t ended() const;
-  void AwaitEnded(int64_t steps);
+  void AwaitEnded(int64_t steps, absl::Time deadline = absl::InfiniteFuture());
 
  private:
   struct Disk {
