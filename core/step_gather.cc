@@ -344,7 +344,7 @@ StepGather::Verdict StepGather::Decide(GatherPolicy policy, bool expired,
   return policy == GatherPolicy::kPartial && whole > 0 ? Verdict::kPartial : Verdict::kFailed;
 }
 
-bool StepGather::ClockRuns() const { return !open_.empty() && open_.front().present > 0; }
+bool StepGather::ClockRuns() const { return BatchesHeld() > 0; }
 
 std::vector<int> StepGather::WholeTowers() const {
   std::vector<int> whole;

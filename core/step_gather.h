@@ -142,7 +142,8 @@ class StepGather {
   // not if its time is over (`expired`). A `recorded` outcome (null: none) was told before a
   // rollback, and comes again: over the same towers, unless its time is over.
   Verdict Decide(GatherPolicy policy, bool expired, const StepRun* recorded) const;
-  // The clock of next() runs: a batch of it has been admitted.
+  // The clock of next() runs: a batch of it has been admitted, or of a later step, which waits for
+  // it (after a restart, and from towers that begin later; there may never be one of next()).
   bool ClockRuns() const;
 
   // The towers whose batches of step next() are whole, ascending.

@@ -471,6 +471,16 @@ TEST(StepGatherTest, ARecordedStepEndsAgainOverTheSameTowers) {
   EXPECT_EQ(test.Decide(kFail), Verdict::kWhole);
 }
 
+TEST(StepGatherTest, AStepThatNobodySendsDoesNotHoldUpLaterOnesForEver) {
+  Case test(2, 4);
+  test.ledger.Record(StepOutcome::kPartial, {1});
+  test.ledger.RollBack(1);
+  EXPECT_FALSE(test.gather.ClockRuns());
+  EXPECT_EQ(test.Deliver(2, 0), Admission::kAdmitted) << "of step 1 it was told that it missed it";
+  EXPECT_TRUE(test.gather.ClockRuns()) << "tower 1 may never come back";
+  EXPECT_EQ(test.Decide(kPartial, /*expired=*/true), Verdict::kFailed);
+}
+
 TEST(StepGatherTest, ARecordedStepWhoseTowersAreGoneFollowsThePolicy) {
   Case test(2, 4);
   test.ledger.Record(StepOutcome::kPartial, {1});
