@@ -30,8 +30,10 @@
 #include "core/commit_record.h"
 #include "core/compute_pool.h"
 #include "core/damping_table.h"
+#include "core/factor_info.h"
 #include "core/factor_spec.h"
 #include "core/factor_store.h"
+#include "core/incoming_batch.h"
 #include "core/kinds/kind.h"
 #include "core/ledger.h"
 #include "core/linear_operator.h"
@@ -105,28 +107,6 @@ class ProgressListener {
   virtual void OnHold(const std::shared_ptr<Factor>& factor, int tower, int64_t step) = 0;
 };
 
-// A batch from its header on. Filled by one thread; the factor may drop it at any time.
-class IncomingBatch {
- public:
-  IncomingBatch(BatchReader reader, uint64_t label) : label_(label), reader_(std::move(reader)) {}
-
-  // One frame: see BatchReader. OK if the batch has been dropped.
-  absl::Status AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
-                       std::span<const std::string_view> pieces, uint32_t crc32c);
-  absl::Status Finish(int64_t rows);
-  // Gives its memory back.
-  void Drop();
-  // The finished batch.
-  std::unique_ptr<Batch> Release();
-
-  uint64_t label() const { return label_; }
-
- private:
-  const uint64_t label_;
-  Mutex mutex_;
-  std::optional<BatchReader> reader_ ABSL_GUARDED_BY(mutex_);  // none: dropped
-};
-
 // A batch on its way in. Used by one thread; abandoned when it goes before Complete.
 class PendingBatch {
  public:
@@ -162,71 +142,6 @@ class PendingBatch {
 struct BatchAdmission {
   std::unique_ptr<PendingBatch> pending;  // null: to be read and discarded,
   bool on_hold = false;                   // for want of room; else it is here or counted already
-};
-
-// Waits until `step` of `incarnation` has ended.
-struct MinVersion {
-  uint64_t incarnation = 0;
-  int64_t step = 0;
-};
-
-struct ReadRequest {
-  OperatorSpec op;
-  DataType dtype = DataType::kUnspecified;  // of the elements wanted; the state's if unspecified
-  std::optional<Version> if_version_not;
-  std::optional<MinVersion> min_version;
-  // A registered result is computed anew unless it is of the current version and λ, whatever its
-  // policy.
-  bool refresh = false;
-};
-
-struct ReadResult {
-  Version version;          // that the operator reflects
-  Version current_version;  // of the factor when it was answered
-  int64_t steps_committed = 0;
-  int64_t next = 1;
-  double total_weight = 0;
-  std::optional<double> damping;  // absent for the covariance
-  bool cached = false;
-  // Null if the version is the one that if_version_not named. Holding it pins the version.
-  std::shared_ptr<const LinearOperator> op;
-};
-
-using ReadCallback = std::function<void(absl::StatusOr<ReadResult>)>;
-
-struct RegistrationInfo {
-  OperatorSpec op;
-  RefreshPolicy policy;
-  std::optional<Version> computed_from;
-  std::optional<double> damping;
-};
-
-struct TowerInfo {
-  bool claimed = false;
-  int64_t received_through = 0;
-};
-
-struct FactorInfo {
-  std::string name;
-  FactorSpec spec;
-  MatrixShape shape;
-  Version version;
-  int64_t steps_committed = 0;
-  int64_t steps_failed = 0;
-  int64_t steps_partial = 0;
-  int64_t next = 1;
-  int64_t durable = 0;
-  int64_t open_through = 0;
-  double total_weight = 0;
-  uint64_t label = 0;
-  int64_t state_bytes = 0;
-  int64_t pinned_bytes = 0;
-  int64_t result_bytes = 0;
-  int64_t estimated_bytes = 0;
-  int held_batches = 0;
-  int64_t held_bytes = 0;
-  std::vector<TowerInfo> towers;
-  std::vector<RegistrationInfo> registrations;
 };
 
 // Thread-safe. Nothing blocks but short sections under the lock: commits and the computing for

@@ -53,34 +53,7 @@ absl::Status TakenOver(int tower) {
 
 }  // namespace
 
-// ---- The rows of a batch
-
-absl::Status IncomingBatch::AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
-                                    std::span<const std::string_view> pieces, uint32_t crc32c) {
-  MutexLock lock(&mutex_);
-  if (!reader_.has_value()) return absl::OkStatus();
-  absl::Status status = reader_->BeginRows(first_row, row_count, bytes);
-  for (const std::string_view piece : pieces) {
-    if (!status.ok()) return status;
-    status = reader_->Append(std::as_bytes(std::span(piece)));
-  }
-  return status.ok() ? reader_->EndRows(crc32c) : status;
-}
-
-absl::Status IncomingBatch::Finish(int64_t rows) {
-  MutexLock lock(&mutex_);
-  return reader_.has_value() ? reader_->Finish(rows) : absl::OkStatus();
-}
-
-void IncomingBatch::Drop() {
-  MutexLock lock(&mutex_);
-  reader_.reset();
-}
-
-std::unique_ptr<Batch> IncomingBatch::Release() {
-  MutexLock lock(&mutex_);
-  return reader_.has_value() ? reader_->Release() : nullptr;
-}
+// ---- A batch on its way
 
 PendingBatch::PendingBatch(std::shared_ptr<Factor> factor, const BatchHeader& header,
                            const ProgressListener* stream, StepGather::Ticket ticket,

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <deque>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +13,7 @@
 #include "core/batch_header.h"
 #include "core/factor_spec.h"
 #include "core/ledger.h"
+#include "core/tower_plan.h"
 
 namespace fisherd::core {
 
@@ -33,35 +33,6 @@ class StepRoom {
   // It waits no more.
   virtual void Leave() = 0;
   virtual void GiveBack(int64_t bytes) = 0;
-};
-
-// How many towers make a step: a number from step 1 on, and what SetTowers has made of it since.
-class TowerPlan {
- public:
-  explicit TowerPlan(int towers) : changes_{{1, towers}} {}
-
-  int At(int64_t step) const;
-  // The most of any step from `step` on.
-  int MostFrom(int64_t step) const;
-  // The lowest step from `step` on that the tower is of; 0 if there is none.
-  int64_t FirstOf(int tower, int64_t step) const;
-  // From `step` on, whatever was said of later ones.
-  void Set(int64_t step, int towers);
-  // The runs (first, last) of steps from `from` to `to` that the tower is not of, ascending.
-  std::vector<std::pair<int64_t, int64_t>> StepsWithout(int tower, int64_t from, int64_t to) const;
-  size_t changes() const { return changes_.size(); }
-  // Steps below are not asked for any more.
-  void Forget(int64_t below);
-
-  bool operator==(const TowerPlan&) const = default;
-
- private:
-  struct Change {
-    int64_t from = 1;
-    int towers = 1;
-    bool operator==(const Change&) const = default;
-  };
-  std::deque<Change> changes_;  // ascending; at least one
 };
 
 // The steps next … next + window − 1 of one incarnation: which of them are open, that is have room

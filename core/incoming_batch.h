@@ -1,0 +1,43 @@
+// A batch on its way in, which may have to make room at any time.
+
+#ifndef FISHERD_CORE_INCOMING_BATCH_H_
+#define FISHERD_CORE_INCOMING_BATCH_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "core/batch_reader.h"
+#include "core/mutex.h"
+
+namespace fisherd::core {
+
+// From its header on. Filled by one thread; another may drop it meanwhile.
+class IncomingBatch {
+ public:
+  IncomingBatch(BatchReader reader, uint64_t label) : label_(label), reader_(std::move(reader)) {}
+
+  // One frame: see BatchReader. OK if the batch has been dropped.
+  absl::Status AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
+                       std::span<const std::string_view> pieces, uint32_t crc32c);
+  absl::Status Finish(int64_t rows);
+  // Gives its memory back.
+  void Drop();
+  // The finished batch.
+  std::unique_ptr<Batch> Release();
+
+  uint64_t label() const { return label_; }
+
+ private:
+  const uint64_t label_;
+  Mutex mutex_;
+  std::optional<BatchReader> reader_ ABSL_GUARDED_BY(mutex_);  // none: dropped
+};
+
+}  // namespace fisherd::core
+
+#endif  // FISHERD_CORE_INCOMING_BATCH_H_
