@@ -356,6 +356,23 @@ TEST_F(SmallBatchBudgetTest, WhoFindsNoRoomWaitsForItsTurn) {
   EXPECT_TRUE(Send(*g, Header(*g, 1, 2, 0), golden_batch_, g0.get()).ok());
 }
 
+TEST_F(SmallBatchBudgetTest, NobodyWaitsBehindOneThatWantsNoRoomAnyMore) {
+  const auto f = Create("f", Golden(2)), g = Create("g", Golden(2)), h = Create("h", Golden(1));
+  const auto f0 = OpenTower(*f, 0, 1), g0 = OpenTower(*g, 0, 2), h0 = OpenTower(*h, 0, 3);
+  for (const int64_t step : {1, 2}) {
+    ASSERT_TRUE(Send(*f, Header(*f, step, 2, 0), golden_batch_, f0.get()).ok());
+  }
+  ASSERT_TRUE(g->Begin(Header(*g, 1, 2, 0), g0.get())->on_hold);
+  ASSERT_TRUE(h->Begin(Header(*h, 1, 2, 0), h0.get())->on_hold) << "there is room, but g waits";
+  // Nobody can send g's step 1 any more: it ends, and with it what g waited for.
+  for (const int tower : {0, 1}) {
+    ASSERT_TRUE(g->Open({.tower = tower, .client = ClientOf(2), .from = 2, .through = 2}, g0).ok());
+  }
+  h0->AwaitCalls(1);
+  EXPECT_EQ(h->GetProgress(0, 1).open_through, 1);
+  EXPECT_EQ(g->GetProgress(0, 1).next, 2);
+}
+
 TEST_F(SmallBatchBudgetTest, ALargerBatchPutsYoungerStepsOnHold) {
   const auto f = Create("f", Golden(2));
   const auto f0 = OpenTower(*f, 0, 1), f1 = OpenTower(*f, 1, 2);
