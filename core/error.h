@@ -23,7 +23,6 @@ inline constexpr std::string_view kCrcMismatch = "CRC_MISMATCH";
 inline constexpr std::string_view kMalformedFrame = "MALFORMED_FRAME";
 inline constexpr std::string_view kIdentityReused = "IDENTITY_REUSED";
 inline constexpr std::string_view kStepParametersDiffer = "STEP_PARAMETERS_DIFFER";
-inline constexpr std::string_view kUnsupported = "UNSUPPORTED";
 inline constexpr std::string_view kFactorNotFound = "FACTOR_NOT_FOUND";
 inline constexpr std::string_view kDampingNotFound = "DAMPING_NOT_FOUND";
 inline constexpr std::string_view kRegistrationNotFound = "REGISTRATION_NOT_FOUND";

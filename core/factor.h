@@ -307,9 +307,6 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
          uint64_t incarnation, const FactorEnvironment& environment, ByteGrant state_grant,
          ByteGrant pin_reserve);
 
-  static absl::StatusOr<std::shared_ptr<Factor>> Make(std::string name, const FactorSpec& spec,
-                                                      uint64_t incarnation,
-                                                      const FactorEnvironment& environment);
   // Null if there is no memory.
   std::shared_ptr<StateVersion> InitialVersion(uint64_t incarnation) const;
   // The lowest step that has not ended, and through which all is on disk. Under ASYNCHRONOUS they

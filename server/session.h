@@ -29,10 +29,10 @@ class SessionTable;
 // Follows the grammar and the rules of update.proto. Holds the batch that is on its way and the
 // answers that have not been taken, never a message.
 //
-// Of answers there are those that the client caused, one for each open and at most one for each
-// batch, which wait in order; and acknowledgements, of which each open tower has at most one
-// pending: its content is the factor's progress at the moment when it is taken. So the progress of
-// others never grows a slow reader's queue.
+// Of answers there are those that the client caused, one for each open and at most two for each
+// batch (a hold may come later than the batch), which wait in order; and acknowledgements, of which
+// each open tower has at most one pending: its content is the factor's progress at the moment when
+// it is taken. So the progress of others never grows a slow reader's queue.
 //
 // Thread-safe, with one Receive and one NextAnswer at a time. Held by shared_ptr: by its stream, by
 // the table until Close, and by the factors whose towers it has claimed.
