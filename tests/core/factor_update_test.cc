@@ -445,7 +445,7 @@ TEST_F(StragglerTest, FailCountsNothingAndTellsEverybody) {
 }
 
 TEST_F(StragglerTest, PartialCountsWhoHasCome) {
-  const auto factor = CreateWith(GatherPolicy::kPartial, absl::Milliseconds(20));
+  const auto factor = CreateWith(GatherPolicy::kPartial, absl::Milliseconds(300));
   const auto a = OpenTower(*factor, 0, 1), b = OpenTower(*factor, 1, 2);
   auto straggler = factor->Begin(Header(*factor, 1, 2, 1), b.get());
   ASSERT_TRUE(straggler.ok());
@@ -601,6 +601,11 @@ class RestartTest : public FactorTest {
  protected:
   RestartTest()
       : FactorTest({.state_budget = 1 << 20, .batch_budget = 1 << 20, .store = &store_}) {}
+  // What runs on them uses the store and the registries.
+  ~RestartTest() override {
+    timers_.reset();
+    pool_.reset();
+  }
 
   // Step by step: [1, 1], so that a batch (a, g) counts (a·g)².
   absl::Status SendNumber(Factor& factor, int64_t step, int tower, float x,
@@ -609,13 +614,14 @@ class RestartTest : public FactorTest {
   }
 
   OneImageStore store_{2};
+  std::optional<FactorRegistry> after_;  // the restart
 };
 
 TEST_F(RestartTest, WhatWasToldStaysTrueAndTheRestCountsAnew) {
   FactorSpec spec = Spec(1, 1, false, 2);
   spec.zero_debias = false;
   spec.gather_policy = GatherPolicy::kPartial;
-  spec.gather_timeout = absl::Milliseconds(20);
+  spec.gather_timeout = absl::Milliseconds(300);
   const auto before = Create("f", spec);
   auto a = OpenTower(*before, 0, 1), b = OpenTower(*before, 1, 2);
   for (const int64_t step : {1, 2}) {
@@ -629,15 +635,15 @@ TEST_F(RestartTest, WhatWasToldStaysTrueAndTheRestCountsAnew) {
   EXPECT_EQ(before->GetProgress(0, 1).durable, 2) << "not on disk";
   const Floats partial = Elements(Read(*before));
 
-  FactorRegistry after({.backend = &backend_,
-                        .pool = &*pool_,
-                        .state_budget = 1 << 20,
-                        .batch_budget = 1 << 20,
-                        .timers = &*timers_,
-                        .epoch = 78,
-                        .first_incarnation = 2000});
-  ASSERT_TRUE(after.Restore(store_.Image()).ok());
-  const auto factor = *after.Find("f");
+  after_.emplace(RegistryOptions{.backend = &backend_,
+                                 .pool = &*pool_,
+                                 .state_budget = 1 << 20,
+                                 .batch_budget = 1 << 20,
+                                 .timers = &*timers_,
+                                 .epoch = 78,
+                                 .first_incarnation = 2000});
+  ASSERT_TRUE(after_->Restore(store_.Image()).ok());
+  const auto factor = *after_->Find("f");
   EXPECT_EQ(factor->Describe().version, (Version{1000, 77, 2})) << "the epoch that committed it";
   EXPECT_EQ(factor->Describe().steps_committed, 2);
   a = OpenTower(*factor, 0, 1);
