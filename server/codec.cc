@@ -1,7 +1,7 @@
 #include "server/codec.h"
 
-#include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <variant>
@@ -299,6 +299,13 @@ absl::StatusOr<core::TensorSpec> FromProto(const v1::TensorSpec& tensor, std::st
                           .shape = {tensor.shape().begin(), tensor.shape().end()}};
 }
 
+std::optional<std::array<std::byte, 16>> SixteenBytes(std::string_view bytes) {
+  std::array<std::byte, 16> result;
+  if (bytes.size() != result.size()) return std::nullopt;
+  std::memcpy(result.data(), bytes.data(), result.size());
+  return result;
+}
+
 absl::StatusOr<core::BatchHeader> FromProto(const v1::BatchHeader& header) {
   core::BatchHeader result;
   switch (header.form()) {
@@ -320,11 +327,11 @@ absl::StatusOr<core::BatchHeader> FromProto(const v1::BatchHeader& header) {
   if (header.has_decay()) result.decay = header.decay();
   if (header.has_weight()) result.weight = header.weight();
   if (header.has_gradient_scale()) result.gradient_scale = header.gradient_scale();
-  if (header.digest().size() != result.digest.size()) {
+  const auto digest = SixteenBytes(header.digest());
+  if (!digest.has_value()) {
     return BadField("digest", absl::StrCat(header.digest().size(), " bytes"), "16 bytes");
   }
-  std::transform(header.digest().begin(), header.digest().end(), result.digest.begin(),
-                 [](char c) { return static_cast<std::byte>(c); });
+  result.digest = *digest;
   result.tensors.reserve(header.tensors_size());
   for (int i = 0; i < header.tensors_size(); ++i) {
     auto tensor = FromProto(header.tensors(i), absl::StrFormat("tensors[%d]", i));

@@ -9,6 +9,9 @@
 #ifndef FISHERD_SERVER_CODEC_H_
 #define FISHERD_SERVER_CODEC_H_
 
+#include <array>
+#include <cstddef>
+#include <optional>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -39,6 +42,8 @@ absl::StatusOr<core::RefreshPolicy> FromProto(const v1::RefreshPolicy& policy,
 // Role and type are required.
 absl::StatusOr<core::TensorSpec> FromProto(const v1::TensorSpec& tensor, std::string_view field);
 // UNIMPLEMENTED (UNSUPPORTED) for contributions. The factor's name is not part of the result.
+// A client_id or a digest; nullopt unless there are 16 bytes.
+std::optional<std::array<std::byte, 16>> SixteenBytes(std::string_view bytes);
 absl::StatusOr<core::BatchHeader> FromProto(const v1::BatchHeader& header);
 absl::StatusOr<core::MinVersion> FromProto(const v1::MinVersion& version, std::string_view field);
 core::Version FromProto(const v1::Version& version);

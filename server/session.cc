@@ -109,12 +109,12 @@ absl::Status Session::CheckGrammar(const v1::UpdateRequest& message) const {
 }
 
 absl::Status Session::Enter(const v1::Hello& hello) {
-  if (hello.client_id().size() != client_.size()) {
+  const auto client = SixteenBytes(hello.client_id());
+  if (!client.has_value()) {
     return Malformed(absl::StrFormat("hello.client_id is %d bytes; expected %d random ones",
                                      hello.client_id().size(), client_.size()));
   }
-  std::transform(hello.client_id().begin(), hello.client_id().end(), client_.begin(),
-                 [](char c) { return static_cast<std::byte>(c); });
+  client_ = *client;
   entered_ = true;
   return sessions_.Enter(client_, hello.stream(), shared_from_this());
 }

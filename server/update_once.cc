@@ -1,7 +1,6 @@
 #include "server/update_once.h"
 
 #include <algorithm>
-#include <span>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -32,15 +31,10 @@ absl::Status TooManyCalls(size_t max_calls) {
 }
 
 absl::StatusOr<core::ClientId> ClientIdOf(const std::string& bytes) {
-  core::ClientId client;
-  if (bytes.size() != client.size()) {
-    return core::BadArgument(
-        "client_id", absl::StrFormat("client_id is %d bytes; expected %d random ones", bytes.size(),
-                                     client.size()));
-  }
-  std::transform(bytes.begin(), bytes.end(), client.begin(),
-                 [](char c) { return static_cast<std::byte>(c); });
-  return client;
+  if (const auto client = SixteenBytes(bytes)) return *client;
+  return core::BadArgument(
+      "client_id", absl::StrFormat("client_id is %d bytes; expected %d random ones", bytes.size(),
+                                   core::ClientId().size()));
 }
 
 // When to answer although the step has not ended, so that the answer arrives before the deadline.

@@ -14,7 +14,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "tests/server/session_harness.h"
+#include "tests/server/served_test.h"
 
 namespace fisherd::server {
 namespace {
@@ -63,21 +63,12 @@ class Call {
   std::future<grpc::Status> status_;
 };
 
-class UpdateOnceTest : public SessionTest {
+class UpdateOnceTest : public ServedTest {
  protected:
-  UpdateOnceTest() : service_(*registry_, calls_) {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    stub_ = v1::FactorService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                           grpc::InsecureChannelCredentials()));
-  }
+  UpdateOnceTest() : service_(*registry_, calls_) { Serve(service_); }
   ~UpdateOnceTest() override {
     calls_.Shutdown();
-    server_->Shutdown();
-    server_->Wait();
+    StopServing();
   }
 
   static v1::UpdateOnceRequest RequestOf(const v1::UpdateRequest& batch, int client) {
@@ -106,8 +97,6 @@ class UpdateOnceTest : public SessionTest {
 
   OnceTable calls_{4};
   OnceOnly service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::FactorService::Stub> stub_;
 };
 
 TEST_F(UpdateOnceTest, AnswersHowItsStepHasEnded) {

@@ -14,7 +14,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "tests/server/session_harness.h"
+#include "tests/server/served_test.h"
 
 namespace fisherd::server {
 namespace {
@@ -73,23 +73,16 @@ class Stream {
   bool finished_ = false;
 };
 
-class UpdateStreamTest : public SessionTest {
+class UpdateStreamTest : public ServedTest {
  protected:
   UpdateStreamTest()
-      : SessionTest({.state_budget = 64 << 20, .batch_budget = 64 << 20}),
+      : ServedTest({.state_budget = 64 << 20, .batch_budget = 64 << 20}),
         service_(*registry_, table_) {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    stub_ = v1::FactorService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                           grpc::InsecureChannelCredentials()));
+    Serve(service_);
   }
   ~UpdateStreamTest() override {
     table_.Shutdown();
-    server_->Shutdown();
-    server_->Wait();
+    StopServing();
   }
 
   std::unique_ptr<Stream> Connect(int client, uint64_t stream = 1) {
@@ -106,8 +99,6 @@ class UpdateStreamTest : public SessionTest {
   }
 
   UpdateOnly service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::FactorService::Stub> stub_;
 };
 
 TEST_F(UpdateStreamTest, CarriesBatchesAndAcknowledgements) {

@@ -14,7 +14,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "tests/server/session_harness.h"
+#include "tests/server/served_test.h"
 
 namespace fisherd::server {
 namespace {
@@ -73,22 +73,15 @@ class Watch {
   bool finished_ = false;
 };
 
-class WatchStreamTest : public SessionTest {
+class WatchStreamTest : public ServedTest {
  protected:
   WatchStreamTest()
-      : SessionTest({.state_budget = 64 << 20, .batch_budget = 1 << 20}), service_(*registry_) {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&service_);
-    server_ = builder.BuildAndStart();
-    stub_ = v1::FactorService::NewStub(grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
-                                                           grpc::InsecureChannelCredentials()));
+      : ServedTest({.state_budget = 64 << 20, .batch_budget = 1 << 20}), service_(*registry_) {
+    Serve(service_);
   }
   ~WatchStreamTest() override {
     registry_->watchers().Shutdown();
-    server_->Shutdown();
-    server_->Wait();
+    StopServing();
   }
 
   void Commit(const std::string& name, int64_t step) {
@@ -101,8 +94,6 @@ class WatchStreamTest : public SessionTest {
   }
 
   WatchOnly service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::FactorService::Stub> stub_;
 };
 
 TEST_F(WatchStreamTest, TellsWhatIsThereAndThenWhatHappens) {
