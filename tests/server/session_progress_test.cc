@@ -188,11 +188,14 @@ TEST_F(HoldTest, AStepThatABatchOpensIsToldToThoseWhoHold) {
   one->Open("a", 0);
   two->Open("b", 0);
   three->Open("b", 1);
+  backend_.Hold();  // so that there is no room before all that is said here has been taken
   ASSERT_TRUE(one->Send(GoldenBatch("a", 1)).ok());
+  backend_.AwaitEntered();
   ASSERT_TRUE(two->Send(GoldenBatch("b", 1, 0)).ok());
   EXPECT_EQ(two->Answer().hold().step(), 1);
-  EXPECT_TRUE(two->Answer().has_ack());
+  EXPECT_EQ(two->Answer().ack().progress().open_through(), 0);
   // Not by its turn in the queue but by this very batch, if that comes first.
+  backend_.Release();
   one->AwaitNext(2);
   while (b->Describe().towers[1].received_through == 0) {
     ASSERT_TRUE(three->Send(GoldenBatch("b", 1, 1)).ok());
