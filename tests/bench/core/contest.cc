@@ -113,7 +113,7 @@ Result Contest(const Case& sizes, const Peers& peers, core::ComputePool* helpers
   }
 
   const std::vector<double> medians = TimeInTurns(contenders, rounds);
-  Result result{.sizes = sizes, .ingest_share = ours.ingest_share()};
+  Result result{.sizes = sizes, .ingest_share = ours.IngestShare()};
   for (size_t k = 0; k < contenders.size(); ++k) {
     const std::string& name = contenders[k].name;
     (name == "ours"     ? result.ours

@@ -8,6 +8,13 @@
 #include "tests/bench/core/timing.h"
 
 namespace fisherd::bench {
+namespace {
+
+// How long the share of ingest is measured.
+constexpr double kShareSeconds = 0.1;
+constexpr int kShareTimes = 1000;
+
+}  // namespace
 
 Ours::Ours(Problem& problem, int towers, core::Matrix& to)
     : problem_(problem),
@@ -36,10 +43,21 @@ void Ours::OnPool(const std::function<void()>& work) {
 }
 
 void Ours::Step() {
-  step_seconds_ += Seconds([&] {
-    ingest_seconds_ += Seconds([&] { Ingest(); });
-    Advance();
+  Ingest();
+  Advance();
+}
+
+double Ours::IngestShare() {
+  double ingest = 0;
+  double all = 0;
+  OnPool([&] {
+    for (int times = 0; times < 3 || (all < kShareSeconds && times < kShareTimes); ++times) {
+      const double seconds = Seconds([&] { Ingest(); });
+      ingest += seconds;
+      all += seconds + Seconds([&] { Advance(); });
+    }
   });
+  return ingest / all;
 }
 
 void Ours::Ingest() {

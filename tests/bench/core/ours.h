@@ -29,7 +29,9 @@ class Ours {
   void Step();
 
   // Of the time that all steps took so far.
-  double ingest_share() const { return ingest_seconds_ / step_seconds_; }
+  // The part of a step that is ingest, measured apart: clocks read within a step would count as
+  // its.
+  double IngestShare();
 
  private:
   // One tower's rows, packed.
@@ -51,8 +53,6 @@ class Ours {
   const std::unique_ptr<core::ComputePool> pool_;  // null for one thread
   core::BackendCpu backend_;
   std::vector<Tower> towers_;
-  double ingest_seconds_ = 0;
-  double step_seconds_ = 0;
 };
 
 }  // namespace fisherd::bench
