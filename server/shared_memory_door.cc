@@ -142,7 +142,7 @@ void SharedMemoryDoor::Run() {
     if (polled[0].revents != 0) return;
     const absl::Time now = absl::Now();
     for (size_t i = 0; i < peers_.size(); ++i) {
-      const bool stays = polled[i + 2].revents == 0 ? now < peers_[i].deadline : Listen(peers_[i]);
+      const bool stays = polled[i + 2].revents == 0 ? now < peers_[i].deadline : Hear(peers_[i]);
       if (!stays) Close(peers_[i]);
     }
     std::erase_if(peers_, [](const Peer& peer) { return peer.fd < 0; });
@@ -163,7 +163,7 @@ bool SharedMemoryDoor::Accept() {
   return true;
 }
 
-bool SharedMemoryDoor::Listen(Peer& peer) {
+bool SharedMemoryDoor::Hear(Peer& peer) {
   std::array<char, 64> buffer;
   const Received received = Receive(peer.fd, buffer);
   if (received.bytes < 0) return errno == EAGAIN || errno == EINTR;

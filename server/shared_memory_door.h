@@ -65,7 +65,7 @@ class SharedMemoryDoor {
   // Lets in whoever waits. False if the system has no file descriptors for it.
   bool Accept();
   // Reads what a peer has said; false if it is to go.
-  bool Listen(Peer& peer);
+  bool Hear(Peer& peer);
   // Takes what `said` and `memory` are; false if the peer is to go.
   bool Answer(Peer& peer);
   void Close(Peer& peer);

@@ -17,6 +17,14 @@ namespace {
 // Blocks begin at pages: a page is one block's, so that it is as warm as the block.
 constexpr int64_t kPage = 4096;
 
+// Never to be executed, which some systems demand (Linux 6.3) and others do not know.
+int CreateFile() {
+  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  constexpr unsigned kNoExecSeal = 8;  // MFD_NOEXEC_SEAL
+  const int fd = memfd_create("fisherd-batches", kFlags | kNoExecSeal);
+  return fd >= 0 ? fd : memfd_create("fisherd-batches", kFlags);
+}
+
 absl::Status Failed(absl::string_view what) {
   return absl::ResourceExhaustedError(
       absl::StrCat("cannot ", what, " memory to share: ", std::strerror(errno)));
@@ -26,7 +34,7 @@ absl::Status Failed(absl::string_view what) {
 
 absl::StatusOr<std::shared_ptr<SharedMemory>> SharedMemory::Create(int64_t bytes) {
   const int64_t size = (bytes + kPage - 1) / kPage * kPage;
-  const int fd = memfd_create("fisherd-batches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  const int fd = CreateFile();
   if (fd < 0) return Failed("make");
   if (ftruncate(fd, size) != 0) {
     const absl::Status status = Failed("size");
