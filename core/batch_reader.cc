@@ -25,7 +25,8 @@ BatchReader::BatchReader(std::vector<TensorSpec> tensors, int64_t rows,
                          std::unique_ptr<Batch> batch)
     : tensors_(std::move(tensors)), rows_(rows), batch_(std::move(batch)) {}
 
-absl::Status BatchReader::BeginRows(int64_t first_row, int64_t row_count, int64_t bytes) {
+absl::Status BatchReader::BeginRows(int64_t first_row, int64_t row_count, int64_t bytes,
+                                    std::optional<uint32_t> crc32c) {
   if (frame_rows_ != 0)
     return BadArgument("rows", "rows begin before the frame before them has ended");
   if (first_row != rows_seen_) {
@@ -47,6 +48,7 @@ absl::Status BatchReader::BeginRows(int64_t first_row, int64_t row_count, int64_
   }
   frame_rows_ = row_count;
   frame_bytes_left_ = bytes;
+  expected_crc_ = crc32c;
   crc_ = 0;
   tensor_ = 0;
   tensor_bytes_done_ = 0;
@@ -60,7 +62,7 @@ absl::Status BatchReader::Append(std::span<const std::byte> piece) {
                                                piece.size(), frame_bytes_left_));
   }
   frame_bytes_left_ -= piece.size();
-  crc_ = Crc32c(crc_, piece);
+  if (expected_crc_.has_value()) crc_ = Crc32c(crc_, piece);
   while (!piece.empty()) {
     const TensorSpec& tensor = tensors_[tensor_];
     const int64_t element_bytes = SizeOf(tensor.dtype);
@@ -91,17 +93,18 @@ absl::Status BatchReader::Append(std::span<const std::byte> piece) {
   return absl::OkStatus();
 }
 
-absl::Status BatchReader::EndRows(uint32_t crc32c) {
+absl::Status BatchReader::EndRows() {
   if (frame_bytes_left_ != 0) {
     return BadArgument("data",
                        absl::StrFormat("data ends %d bytes before its frame", frame_bytes_left_));
   }
-  if (crc_ != crc32c) {
-    return MakeError(absl::StatusCode::kInvalidArgument, reason::kCrcMismatch,
-                     absl::StrFormat("rows %d to %d came with crc32c 0x%08x, but their bytes have "
-                                     "0x%08x; expected CRC-32C (Castagnoli) of data",
-                                     rows_seen_, rows_seen_ + frame_rows_ - 1, crc32c, crc_),
-                     {{"field", "crc32c"}});
+  if (expected_crc_.has_value() && crc_ != *expected_crc_) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, reason::kCrcMismatch,
+        absl::StrFormat("rows %d to %d came with crc32c 0x%08x, but their bytes have "
+                        "0x%08x; expected CRC-32C (Castagnoli) of data",
+                        rows_seen_, rows_seen_ + frame_rows_ - 1, *expected_crc_, crc_),
+        {{"field", "crc32c"}});
   }
   rows_seen_ += frame_rows_;
   frame_rows_ = 0;

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,16 +24,17 @@ class BatchReader {
   BatchReader(std::vector<TensorSpec> tensors, int64_t rows, std::unique_ptr<Batch> batch);
 
   // Begins a frame that holds rows [first_row, first_row + row_count) of every tensor in order,
-  // `bytes` bytes in all. INVALID_ARGUMENT (BAD_ARGUMENT) unless the rows follow on those before
-  // and the byte count is theirs.
-  absl::Status BeginRows(int64_t first_row, int64_t row_count, int64_t bytes);
+  // `bytes` bytes in all, with this CRC-32C; none: they have not travelled, and are read once, by
+  // the batch. INVALID_ARGUMENT (BAD_ARGUMENT) unless the rows follow on those before and the byte
+  // count is theirs.
+  absl::Status BeginRows(int64_t first_row, int64_t row_count, int64_t bytes,
+                         std::optional<uint32_t> crc32c);
 
   // The frame's next bytes; a piece may end anywhere, also within an element.
   absl::Status Append(std::span<const std::byte> piece);
 
-  // Ends the frame: all its bytes must have come, with this CRC-32C. INVALID_ARGUMENT
-  // (CRC_MISMATCH).
-  absl::Status EndRows(uint32_t crc32c);
+  // Ends the frame: all its bytes must have come, undamaged. INVALID_ARGUMENT (CRC_MISMATCH).
+  absl::Status EndRows();
 
   // Ends the batch: all rows must have come, and `rows` is their number.
   absl::Status Finish(int64_t rows);
@@ -47,9 +49,10 @@ class BatchReader {
   int64_t rows_seen_ = 0;   // in ended frames
   int64_t frame_rows_ = 0;  // of the frame under way
   int64_t frame_bytes_left_ = 0;
-  uint32_t crc_ = 0;
-  size_t tensor_ = 0;              // where the next byte belongs
-  int64_t tensor_bytes_done_ = 0;  // of tensor_ in this frame
+  std::optional<uint32_t> expected_crc_;  // of the frame
+  uint32_t crc_ = 0;                      // of its bytes so far, if it has one
+  size_t tensor_ = 0;                     // where the next byte belongs
+  int64_t tensor_bytes_done_ = 0;         // of tensor_ in this frame
   std::array<std::byte, 8> split_element_;
   int split_bytes_ = 0;  // bytes of an element that the last piece began
 };

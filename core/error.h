@@ -42,6 +42,7 @@ inline constexpr std::string_view kStateBudget = "STATE_BUDGET";
 inline constexpr std::string_view kBatchBudget = "BATCH_BUDGET";
 inline constexpr std::string_view kTooManyStreams = "TOO_MANY_STREAMS";
 inline constexpr std::string_view kReadStalled = "READ_STALLED";
+inline constexpr std::string_view kRegionUnknown = "REGION_UNKNOWN";
 inline constexpr std::string_view kShuttingDown = "SHUTTING_DOWN";
 }  // namespace reason
 

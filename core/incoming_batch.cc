@@ -3,15 +3,16 @@
 namespace fisherd::core {
 
 absl::Status IncomingBatch::AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
-                                    std::span<const std::string_view> pieces, uint32_t crc32c) {
+                                    std::span<const std::string_view> pieces,
+                                    std::optional<uint32_t> crc32c) {
   MutexLock lock(&mutex_);
   if (!reader_.has_value()) return absl::OkStatus();
-  absl::Status status = reader_->BeginRows(first_row, row_count, bytes);
+  absl::Status status = reader_->BeginRows(first_row, row_count, bytes, crc32c);
   for (const std::string_view piece : pieces) {
     if (!status.ok()) return status;
     status = reader_->Append(std::as_bytes(std::span(piece)));
   }
-  return status.ok() ? reader_->EndRows(crc32c) : status;
+  return status.ok() ? reader_->EndRows() : status;
 }
 
 absl::Status IncomingBatch::Finish(int64_t rows) {

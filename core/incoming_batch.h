@@ -23,9 +23,10 @@ class IncomingBatch {
   IncomingBatch(BatchReader reader, int64_t rows, uint64_t label)
       : rows_(rows), label_(label), reader_(std::move(reader)) {}
 
-  // One frame: see BatchReader. OK if the batch has been dropped.
+  // One frame: see BatchReader. OK if the batch has been dropped: then the pieces are not looked
+  // at.
   absl::Status AddRows(int64_t first_row, int64_t row_count, int64_t bytes,
-                       std::span<const std::string_view> pieces, uint32_t crc32c);
+                       std::span<const std::string_view> pieces, std::optional<uint32_t> crc32c);
   absl::Status Finish(int64_t rows);
   // Gives its memory back.
   void Drop();

@@ -94,8 +94,10 @@ grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerCont
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Update(
-    grpc::CallbackServerContext*) {
-  return UpdateStream::Start(registry_, sessions_);
+    grpc::CallbackServerContext* context) {
+  if (door_ == nullptr) return UpdateStream::Start(registry_, sessions_, nullptr);
+  context->AddInitialMetadata(kSharedMemoryKey, door_->announcement());
+  return UpdateStream::Start(registry_, sessions_, &door_->regions());
 }
 
 grpc::ServerUnaryReactor* FactorService::UpdateOnce(grpc::CallbackServerContext* context,

@@ -9,6 +9,7 @@
 #include "server/factor_calls.h"
 #include "server/read_call.h"
 #include "server/session_table.h"
+#include "server/shared_memory_door.h"
 #include "server/update_once.h"
 
 namespace fisherd::server {
@@ -40,16 +41,18 @@ using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods
 
 }  // namespace internal
 
-// Thread-safe. What it is given must outlive the gRPC server.
+// Thread-safe. What it is given must outlive the gRPC server; without a door (null) no memory is
+// shared.
 class FactorService final : public internal::CallbackService {
  public:
   FactorService(core::FactorRegistry* registry, SessionTable* sessions, OnceTable* once_calls,
-                const ReadEnvironment& read_environment)
+                const ReadEnvironment& read_environment, const SharedMemoryDoor* door)
       : calls_(registry),
         registry_(*registry),
         sessions_(*sessions),
         once_calls_(*once_calls),
-        read_environment_(read_environment) {}
+        read_environment_(read_environment),
+        door_(door) {}
 
   grpc::ServerUnaryReactor* CreateFactor(grpc::CallbackServerContext* context,
                                          const v1::CreateFactorRequest* request,
@@ -108,6 +111,7 @@ class FactorService final : public internal::CallbackService {
   SessionTable& sessions_;
   OnceTable& once_calls_;
   const ReadEnvironment read_environment_;
+  const SharedMemoryDoor* const door_;
 };
 
 }  // namespace fisherd::server

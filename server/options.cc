@@ -123,6 +123,18 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.batch_budget); }},
     {"factor-batch-limit", "BYTES", "most of it for one factor (all)",
      [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.factor_batch_limit); }},
+    {"shared-memory", "PATH", "socket where trainers on this machine share memory with it (none)",
+     [](CommandLine& c, absl::string_view v) {
+       if (v.empty() || v.size() > kMaxSocketPath) {
+         return Expected("a path of 1 to ", kMaxSocketPath, " bytes");
+       }
+       c.options.shared_memory = std::string(v);
+       return absl::OkStatus();
+     }},
+    {"shared-memory-limit", "BYTES", "most memory that they share (a quarter of the machine's)",
+     [](CommandLine& c, absl::string_view v) {
+       return SetBytes(v, c.options.shared_memory_limit);
+     }},
     {"compute-threads", "N", "threads that compute (as many as the machine runs at once)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1024, c.options.compute_threads);
@@ -192,6 +204,7 @@ Options DefaultOptions() {
   const int64_t memory = std::max(MachineMemory(), int64_t{1} << 30);
   options.batch_budget = memory / 4 >> 20 << 20;  // whole MiB read better
   options.state_budget = 2 * options.batch_budget;
+  options.shared_memory_limit = options.batch_budget;
   options.compute_threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, 1024);
   return options;
 }

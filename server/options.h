@@ -18,12 +18,14 @@ namespace fisherd::server {
 struct Options {
   // HOST:PORT, where port 0 takes a free one, or unix:PATH; at least one.
   std::vector<std::string> listen = {"127.0.0.1:7600"};
-  std::string port_file;           // empty: none; else there must be a HOST:PORT
-  int64_t state_budget = 0;        // bytes, at least 1
-  int64_t batch_budget = 0;        // bytes, at least 1
-  int64_t factor_batch_limit = 0;  // bytes of it for one factor; 0: all
-  int compute_threads = 1;         // 1 to 1024
-  int window = 4;                  // open steps per factor, 1 to 1024, unless it says so
+  std::string port_file;            // empty: none; else there must be a HOST:PORT
+  int64_t state_budget = 0;         // bytes, at least 1
+  int64_t batch_budget = 0;         // bytes, at least 1
+  int64_t factor_batch_limit = 0;   // bytes of it for one factor; 0: all
+  std::string shared_memory;        // path of the socket where clients share theirs; empty: none
+  int64_t shared_memory_limit = 0;  // bytes of it, at least 1
+  int compute_threads = 1;          // 1 to 1024
+  int window = 4;                   // open steps per factor, 1 to 1024, unless it says so
   absl::Duration gather_timeout = absl::Minutes(10);
   int max_streams = 256;  // update streams, and UpdateOnce calls, at once; at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
@@ -31,8 +33,8 @@ struct Options {
   LogLevel log_level = LogLevel::kInfo;
 };
 
-// Those that fit this machine: half of its memory for states, a quarter for batches, as many
-// compute threads as it runs at once.
+// Those that fit this machine: half of its memory for states, a quarter for batches, a quarter
+// for clients to share, as many compute threads as it runs at once.
 Options DefaultOptions();
 
 struct CommandLine {

@@ -32,7 +32,8 @@ void LogStart(const Options& options, const Server& server) {
   LogInfo("fisherd ", kVersion, " serves at ", absl::StrJoin(options.listen, ", "), port, "; ",
           server.backend_name(), ", compute threads: ", options.compute_threads,
           ", state budget: ", FormatBytes(options.state_budget),
-          ", batch budget: ", FormatBytes(options.batch_budget));
+          ", batch budget: ", FormatBytes(options.batch_budget),
+          options.shared_memory.empty() ? "" : ", shared memory at ", options.shared_memory);
   for (const std::string& address : options.listen) {
     if (IsLocal(address)) continue;
     LogWarning("whoever reaches ", address, " can read and change every factor: ",

@@ -83,21 +83,33 @@ void SetTransport(grpc::ServerBuilder& builder) {
                              kLeastPingIntervalMs);
 }
 
-Server::Server(const Options& options, const Durability& durability)
+Server::Server(const Options& options, const Durability& durability,
+               std::unique_ptr<SharedMemoryDoor> door)
     : pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
       backend_(pool_.get()),
       timers_(std::make_unique<core::TimerQueue>()),
       registry_(RegistryOptionsOf(options, durability, &backend_, pool_.get(), timers_.get())),
       sessions_(options.max_streams),
       once_calls_(options.max_streams),
+      door_(std::move(door)),
       service_(&registry_, &sessions_, &once_calls_,
                {.registry = &registry_,
                 .waiting_reads = &waiting_reads_,
-                .stall_timeout = options.read_stall_timeout}) {}
+                .stall_timeout = options.read_stall_timeout},
+               door_.get()) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const Durability& durability) {
-  std::unique_ptr<Server> server(new Server(options, durability));
+  std::unique_ptr<SharedMemoryDoor> door;
+  if (!options.shared_memory.empty()) {
+    auto opened =
+        SharedMemoryDoor::Open({.path = options.shared_memory,
+                                .limit = options.shared_memory_limit,
+                                .max_connections = static_cast<size_t>(options.max_streams)});
+    if (!opened.ok()) return opened.status();
+    door = *std::move(opened);
+  }
+  std::unique_ptr<Server> server(new Server(options, durability, std::move(door)));
   for (const core::FactorImage& image : durability.images) {
     if (absl::Status status = server->registry_.Restore(image); !status.ok()) return status;
   }

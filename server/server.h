@@ -21,6 +21,7 @@
 #include "server/factor_service.h"
 #include "server/options.h"
 #include "server/session_table.h"
+#include "server/shared_memory_door.h"
 #include "server/waiting_reads.h"
 
 namespace fisherd::server {
@@ -66,7 +67,8 @@ class Server {
   void Shutdown(absl::Duration grace);
 
  private:
-  Server(const Options& options, const Durability& durability);
+  Server(const Options& options, const Durability& durability,
+         std::unique_ptr<SharedMemoryDoor> door);
   absl::Status Listen(const Options& options);
   absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
@@ -78,6 +80,7 @@ class Server {
   SessionTable sessions_;
   OnceTable once_calls_;
   WaitingReads waiting_reads_;
+  const std::unique_ptr<SharedMemoryDoor> door_;  // null: no memory is shared
   FactorService service_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> grpc_server_;

@@ -17,6 +17,9 @@
 namespace fisherd::server {
 namespace {
 
+// As many as a message may carry: while they are read, nobody else gets at the batch.
+constexpr int64_t kMaxSharedBytes = int64_t{4} << 20;
+
 // "header, rows".
 std::string PartsOf(const v1::UpdateRequest& message) {
   std::vector<std::string> parts;
@@ -56,6 +59,35 @@ v1::UpdateResponse Refusal(std::string_view factor, int tower, int64_t step,
   return answer;
 }
 
+// Not the batch is at fault, but the way that it came; another stream begins with another one.
+absl::Status UnknownRegion() {
+  return core::MakeError(absl::StatusCode::kUnavailable, core::reason::kRegionUnknown,
+                         "no memory of that token is shared with this server any more; open a new "
+                         "stream, and share it again or send the bytes",
+                         {{"field", "rows.shared.region"}});
+}
+
+// What `shared` stands for. `beside` are the bytes of `data`, of which there may be none.
+absl::StatusOr<std::string_view> BytesOf(const v1::SharedBytes& shared, int64_t beside,
+                                         const SharedRegion& region) {
+  if (beside > 0) {
+    return core::BadArgument("shared", "the rows are in shared memory, and in data; expected one");
+  }
+  const int64_t most = std::min(kMaxSharedBytes, region.size());
+  if (shared.size() < 1 || shared.size() > most) {
+    return core::BadArgument(
+        "shared.size", absl::StrFormat("shared.size is %d; expected 1 to %d", shared.size(), most));
+  }
+  if (shared.offset() < 0 || shared.offset() > region.size() - shared.size()) {
+    return core::BadArgument(
+        "shared.offset", absl::StrFormat("shared.offset is %d; expected 0 to %d, for %d bytes of "
+                                         "%d",
+                                         shared.offset(), region.size() - shared.size(),
+                                         shared.size(), region.size()));
+  }
+  return region.bytes(shared.offset(), shared.size());
+}
+
 absl::Status CheckNotNegative(std::string_view field, int64_t value) {
   if (value >= 0) return absl::OkStatus();
   return core::BadArgument(field, absl::StrFormat("%s is %d; expected a step, or 0", field, value));
@@ -63,8 +95,9 @@ absl::Status CheckNotNegative(std::string_view field, int64_t value) {
 
 }  // namespace
 
-Session::Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake)
-    : registry_(registry), sessions_(sessions), wake_(std::move(wake)) {}
+Session::Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake,
+                 const SharedRegions* regions)
+    : registry_(registry), sessions_(sessions), wake_(std::move(wake)), regions_(regions) {}
 
 absl::Status Session::Receive(std::span<const std::string_view> message) {
   core::SmallCommit commit;
@@ -87,7 +120,9 @@ absl::Status Session::ReceiveFrame(std::span<const std::string_view> message) {
   if (parts.has_hello()) return Enter(parts.hello());
   if (parts.has_open()) Open(parts.open());
   if (parts.has_header()) BeginBatch(parts.header());
-  if (parts.has_rows()) AddRows(*frame);
+  if (parts.has_rows()) {
+    if (absl::Status status = AddRows(*frame); !status.ok()) return status;
+  }
   if (parts.has_end()) EndBatch(parts.end());
   return absl::OkStatus();
 }
@@ -219,12 +254,25 @@ absl::Status Session::NotOpen(const TowerKey& key) const {
                          {{"field", "tower"}});
 }
 
-void Session::AddRows(const UpdateFrame& frame) {
-  if (batch_->pending == nullptr) return;
+absl::Status Session::AddRows(const UpdateFrame& frame) {
+  if (batch_->pending == nullptr) return absl::OkStatus();
   const v1::BatchRows& rows = frame.message.rows();
-  const absl::Status status = batch_->pending->rows().AddRows(
-      rows.first_row(), rows.row_count(), frame.payload_bytes, frame.payload, rows.crc32c());
+  core::IncomingBatch& batch = batch_->pending->rows();
+  absl::Status status;
+  if (!rows.has_shared()) {
+    status = batch.AddRows(rows.first_row(), rows.row_count(), frame.payload_bytes, frame.payload,
+                           rows.crc32c());
+  } else {
+    const auto region = regions_ == nullptr ? nullptr : regions_->Find(rows.shared().region());
+    if (region == nullptr) return UnknownRegion();
+    const auto bytes = BytesOf(rows.shared(), frame.payload_bytes, *region);
+    status = !bytes.ok()
+                 ? bytes.status()
+                 : batch.AddRows(rows.first_row(), rows.row_count(),
+                                 static_cast<int64_t>(bytes->size()), {{*bytes}}, std::nullopt);
+  }
   if (!status.ok()) RefuseBatch(status);
+  return absl::OkStatus();
 }
 
 void Session::EndBatch(const v1::BatchEnd& end) {

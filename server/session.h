@@ -21,6 +21,7 @@
 #include "core/mutex.h"
 #include "fisherd/v1/update.pb.h"
 #include "server/frame_decoder.h"
+#include "server/shared_regions.h"
 
 namespace fisherd::server {
 
@@ -43,11 +44,14 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   static constexpr size_t kMaxWaitingAnswers = 1024;
 
   // `wake` is called, without locks and on any thread, when NextAnswer may have something that no
-  // Receive of this session has caused, and after Close. `registry` and `sessions` must outlive it.
-  Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake);
+  // Receive of this session has caused, and after Close. `registry`, `sessions` and `regions` must
+  // outlive it; without the last (null) no memory is shared.
+  Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake,
+          const SharedRegions* regions = nullptr);
 
   // Takes the next message, in pieces that need live only as long as the call. An error is the end
-  // of the stream: MALFORMED_FRAME, STREAM_SUPERSEDED, TOO_MANY_STREAMS, or what Close was given.
+  // of the stream: MALFORMED_FRAME, STREAM_SUPERSEDED, TOO_MANY_STREAMS, REGION_UNKNOWN, or what
+  // Close was given.
   // What is wrong with one open or batch is answered instead.
   absl::Status Receive(std::span<const std::string_view> message);
 
@@ -93,7 +97,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   void BeginBatch(const v1::BatchHeader& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   absl::Status Admit(const v1::BatchHeader& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   absl::Status NotOpen(const TowerKey& key) const;
-  void AddRows(const UpdateFrame& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
+  absl::Status AddRows(const UpdateFrame& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   void EndBatch(const v1::BatchEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   void Hold(const TowerKey& key, int64_t step);
   void RefuseBatch(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
@@ -106,6 +110,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   core::FactorRegistry& registry_;
   SessionTable& sessions_;
   const std::function<void()> wake_;
+  const SharedRegions* const regions_;
 
   core::Mutex receiving_;  // before mutex_, and before the locks of table and factors
   bool entered_ ABSL_GUARDED_BY(receiving_) = false;

@@ -173,6 +173,9 @@ absl::StatusOr<bool> UpdateOnce::TrySend() {
   if (admission->on_hold) return false;
   if (admission->pending == nullptr) return true;  // it is here already, or has counted
   const v1::BatchRows& rows = request_.rows();
+  if (rows.has_shared()) {
+    return core::BadArgument("rows.shared", "memory is shared with streams only; send data");
+  }
   const std::string_view bytes = rows.data();
   absl::Status status = admission->pending->rows().AddRows(rows.first_row(), rows.row_count(),
                                                            static_cast<int64_t>(bytes.size()),

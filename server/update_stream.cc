@@ -9,14 +9,15 @@
 
 namespace fisherd::server {
 
-UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& sessions) {
+UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& sessions,
+                                  const SharedRegions* regions) {
   const std::shared_ptr<UpdateStream> stream(new UpdateStream);
   stream->self_ = stream;
   // Others may wake the session at any time, also when the stream is no more.
-  stream->session_ =
-      std::make_shared<Session>(registry, sessions, [weak = std::weak_ptr<UpdateStream>(stream)] {
-        if (const auto woken = weak.lock()) woken->Proceed();
-      });
+  const auto wake = [weak = std::weak_ptr<UpdateStream>(stream)] {
+    if (const auto woken = weak.lock()) woken->Proceed();
+  };
+  stream->session_ = std::make_shared<Session>(registry, sessions, wake, regions);
   if (absl::Status status = sessions.Add(stream->session_); !status.ok()) {
     stream->session_->Close(std::move(status));
   }

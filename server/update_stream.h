@@ -13,6 +13,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/session.h"
 #include "server/session_table.h"
+#include "server/shared_regions.h"
 
 namespace fisherd::server {
 
@@ -24,8 +25,10 @@ namespace fisherd::server {
 class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                            public std::enable_shared_from_this<UpdateStream> {
  public:
-  // For WithRawCallbackMethod_Update's handler to return. Both must outlive the server.
-  static UpdateStream* Start(core::FactorRegistry& registry, SessionTable& sessions);
+  // For WithRawCallbackMethod_Update's handler to return. What it is given must outlive the server;
+  // `regions` may be null.
+  static UpdateStream* Start(core::FactorRegistry& registry, SessionTable& sessions,
+                             const SharedRegions* regions);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;

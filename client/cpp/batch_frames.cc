@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -120,18 +121,32 @@ v1::BatchHeader MakeHeader(const BatchIdentity& identity, const BatchTensors& ba
   return header;
 }
 
-void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, BufferPool& pool,
+// To the message, or to its place in the block.
+void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, EncodedBatch& encoded,
               v1::BatchRows& rows) {
+  const auto copy = [&](const auto& take) {
+    for (const MatrixView& matrix : batch.tensors) ForBytes(matrix, first, count, take);
+  };
+  const int64_t bytes = count * batch.row_bytes();
   rows.set_first_row(first);
   rows.set_row_count(count);
-  std::string& data = *rows.mutable_data();
-  data = pool.Take(count * batch.row_bytes());
-  for (const MatrixView& matrix : batch.tensors) {
-    ForBytes(matrix, first, count, [&](std::span<const std::byte> piece) {
+  if (encoded.block != nullptr) {
+    const int64_t offset = first * batch.row_bytes();
+    rows.mutable_shared()->set_offset(encoded.block->offset() + offset);
+    rows.mutable_shared()->set_size(bytes);
+    std::byte* to = encoded.block->data() + offset;
+    copy([&](std::span<const std::byte> piece) {
+      std::memcpy(to, piece.data(), piece.size());
+      to += piece.size();
+    });
+  } else {
+    std::string& data = *rows.mutable_data();
+    data = encoded.pool->Take(bytes);
+    copy([&](std::span<const std::byte> piece) {
       data.append(reinterpret_cast<const char*>(piece.data()), piece.size());
     });
+    rows.set_crc32c(Crc32c(data));
   }
-  rows.set_crc32c(Crc32c(data));
 }
 
 }  // namespace
@@ -181,8 +196,24 @@ std::string BatchDigest(const v1::BatchHeader& header, const std::vector<MatrixV
   return hasher.Digest();
 }
 
+v1::UpdateRequest EncodedBatch::Addressed(const v1::UpdateRequest& message,
+                                          std::string_view region) const {
+  v1::UpdateRequest addressed = message;
+  if (!message.has_rows()) return addressed;
+  v1::BatchRows& rows = *addressed.mutable_rows();
+  if (!region.empty()) {
+    rows.mutable_shared()->set_region(region.data(), region.size());
+    return addressed;
+  }
+  const std::byte* const elements = block->data() + (rows.shared().offset() - block->offset());
+  rows.set_data(elements, static_cast<size_t>(rows.shared().size()));
+  rows.set_crc32c(Crc32c(rows.data()));
+  rows.clear_shared();
+  return addressed;
+}
+
 EncodedBatch::~EncodedBatch() {
-  if (pool == nullptr) return;
+  if (pool == nullptr || block != nullptr) return;
   for (v1::UpdateRequest& message : messages) {
     if (message.has_rows()) pool->Return(std::move(*message.mutable_rows()->mutable_data()));
   }
@@ -213,11 +244,9 @@ BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
   return tensors;
 }
 
-absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
-                                                                const BatchTensors& batch,
-                                                                const StepOptions& options,
-                                                                int64_t max_frame,
-                                                                std::shared_ptr<BufferPool> pool) {
+absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
+    const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
+    int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared) {
   v1::BatchHeader header = MakeHeader(identity, batch, options);
   const int64_t row_bytes = batch.row_bytes();
   const int64_t header_bytes = header.ByteSizeLong();
@@ -233,6 +262,11 @@ absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdent
   const auto encoded = std::make_shared<EncodedBatch>(std::move(pool));
   encoded->bytes = batch.bytes();
   encoded->form = batch.form;
+  if (shared != nullptr && encoded->bytes >= kLeastSharedBytes) {
+    encoded->block = shared->Take(encoded->bytes, {.tower = {identity.factor, identity.tower},
+                                                   .incarnation = identity.incarnation,
+                                                   .step = identity.step});
+  }
   *encoded->messages.emplace_back().mutable_header() = std::move(header);
   if (header_bytes + rows_per_frame * row_bytes + kFrameOverhead > kMaxMessage) {
     encoded->messages.emplace_back();  // the header goes alone
@@ -240,7 +274,7 @@ absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdent
   for (int64_t first = 0; first < all; first += rows_per_frame) {
     if (first > 0) encoded->messages.emplace_back();
     const int64_t count = std::min(rows_per_frame, all - first);
-    CopyRows(batch, first, count, *encoded->pool, *encoded->messages.back().mutable_rows());
+    CopyRows(batch, first, count, *encoded, *encoded->messages.back().mutable_rows());
   }
   encoded->messages.back().mutable_end()->set_rows(all);
   return encoded;

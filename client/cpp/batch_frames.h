@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cpp/buffer_pool.h"
+#include "client/cpp/shared_memory.h"
 #include "fisherd/update_stream.h"
 #include "fisherd/v1/update.pb.h"
 
@@ -24,6 +25,9 @@ namespace fisherd {
 inline constexpr int64_t kMaxMessage = int64_t{4} << 20;
 // UpdateStreamOptions::max_frame at most, so that a header fits beside a frame.
 inline constexpr int64_t kLargestMaxFrame = int64_t{3} << 20;
+
+// Of batches in shared memory at least: what is smaller gains nothing by it.
+inline constexpr int64_t kLeastSharedBytes = int64_t{32} << 10;
 
 // What names a batch.
 struct BatchIdentity {
@@ -59,26 +63,31 @@ absl::StatusOr<BatchTensors> RawTensors(const BatchIdentity& identity, const Bat
 BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
                                  std::optional<double> examples);
 
-// The messages that carry a batch, in their order, with the elements. Not to be changed.
+// The messages that carry a batch, in their order, with the elements, or with their places in a
+// block of shared memory. Not to be changed.
 struct EncodedBatch {
   explicit EncodedBatch(std::shared_ptr<BufferPool> pool = nullptr) : pool(std::move(pool)) {}
   ~EncodedBatch();  // returns the elements' memory
   EncodedBatch(const EncodedBatch&) = delete;
   EncodedBatch& operator=(const EncodedBatch&) = delete;
 
+  // A message of a batch that has a block, as it may be sent to a server that has mapped it as
+  // `region`; or with the elements, if that is empty.
+  v1::UpdateRequest Addressed(const v1::UpdateRequest& message, std::string_view region) const;
+
   const std::shared_ptr<BufferPool> pool;
+  std::unique_ptr<SharedBlock> block;  // null: the messages have the elements
   std::vector<v1::UpdateRequest> messages;
   int64_t bytes = 0;  // of elements
   v1::BatchForm form = v1::BATCH_FORM_RAW;
 };
 
-// Copies the elements, as they are, into memory of `pool`. INVALID_ARGUMENT (BAD_ARGUMENT) if a row
-// exceeds a message.
-absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(const BatchIdentity& identity,
-                                                                const BatchTensors& batch,
-                                                                const StepOptions& options,
-                                                                int64_t max_frame,
-                                                                std::shared_ptr<BufferPool> pool);
+// Copies the elements, as they are, into shared memory, if there is any and has room for a batch of
+// that size; else into memory of `pool`. INVALID_ARGUMENT (BAD_ARGUMENT) if a row exceeds a
+// message.
+absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
+    const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
+    int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared = nullptr);
 
 // The digest of a batch, 16 bytes: XXH3-128 in its canonical form (big-endian) of
 //

@@ -148,12 +148,13 @@ void TowerState::Push(std::shared_ptr<const EncodedBatch> batch) {
   buffer_.Push(bytes, std::move(batch));
 }
 
-std::shared_ptr<const EncodedBatch> TowerState::TakeToSend() {
+std::shared_ptr<const EncodedBatch> TowerState::TakeToSend(bool shares) {
   const ReplayBuffer::Kept* next = buffer_.NextToSend();
   if (next == nullptr) return nullptr;
   if (next->step <= sent_through_) ++stats_.resent_batches;
   sent_through_ = std::max(sent_through_, next->step);
   std::shared_ptr<const EncodedBatch> batch = next->payload;
+  if (shares && batch->block != nullptr) ++stats_.shared_batches;
   buffer_.BeginSend();
   return batch;
 }

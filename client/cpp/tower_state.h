@@ -65,8 +65,9 @@ class TowerState {
 
   // Keeps the batch of next_step().
   void Push(std::shared_ptr<const EncodedBatch> batch);
-  // The batch that may be sent now, which is then on its way, or null.
-  std::shared_ptr<const EncodedBatch> TakeToSend();
+  // The batch that may be sent now, which is then on its way, or null. `shares`: the server reads
+  // what is in shared memory there.
+  std::shared_ptr<const EncodedBatch> TakeToSend(bool shares = false);
   // Its step; 0 if there is none.
   int64_t step_to_send() const {
     const ReplayBuffer::Kept* next = buffer_.NextToSend();

@@ -8,6 +8,9 @@
 namespace fisherd {
 namespace {
 
+// For each word at the server's door. Meanwhile nobody reads answers.
+constexpr absl::Duration kDoorTimeout = absl::Seconds(1);
+
 absl::Status AsError(const absl::Status& last) {
   return last.ok() ? absl::UnavailableError("the server ended the stream of updates") : last;
 }
@@ -60,11 +63,37 @@ bool UpdateStream::Impl::ReadAnswers(Call& call) {
   bool answered = false;
   v1::UpdateResponse response;
   while (call.stream->Read(&response)) {
-    answered = true;
+    if (!std::exchange(answered, true)) ShareMemory(call);
     MutexLock lock(&mutex_);
     Handle(response);
   }
   return answered;
+}
+
+void UpdateStream::Impl::ShareMemory(Call& call) {
+  std::shared_ptr<SharedMemory> memory;
+  {
+    MutexLock lock(&mutex_);
+    memory = memory_;
+  }
+  if (memory != nullptr) memory->OnNewStream();
+  const auto& metadata = call.context.GetServerInitialMetadata();
+  const auto announced = metadata.find(kSharedMemoryKey);
+  if (options_.shared_memory <= 0 || announced == metadata.end() ||
+      !IsLocalPeer(call.context.peer())) {
+    return;
+  }
+  const std::string_view announcement(announced->second.data(), announced->second.size());
+  if (memory == nullptr) memory = SharedMemory::Create(options_.shared_memory).value_or(nullptr);
+  if (memory == nullptr) return;
+  if (door_ == nullptr || door_->announcement() != announcement || !door_->stands()) {
+    door_ = nullptr;  // the server has room for it again
+    door_ = SharedMemoryDoor::Enter(announcement, memory->fd(), kDoorTimeout).value_or(nullptr);
+  }
+  if (door_ == nullptr) return;
+  MutexLock lock(&mutex_);
+  memory_ = std::move(memory);
+  call.region = door_->token();
 }
 
 absl::Status UpdateStream::Impl::Finish(Call& call) {
@@ -143,6 +172,11 @@ void UpdateStream::Impl::Apply(const Message& about, Change change) {
   Changed(tower, bytes);
 }
 
+void UpdateStream::Impl::FreeShared(const v1::Progress& progress) {
+  if (memory_ == nullptr) return;
+  memory_->OnEnded({progress.factor(), progress.tower()}, progress.incarnation(), progress.next());
+}
+
 void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
   const v1::Progress& opened = response.opened().progress();
   const v1::Progress& ack = response.ack().progress();
@@ -150,9 +184,11 @@ void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
   const v1::Refused& refused = response.refused();
   switch (response.answer_case()) {
     case v1::UpdateResponse::kOpened:
-      return Apply(opened, [&](TowerState& state) { state.OnOpened(opened); });
+      Apply(opened, [&](TowerState& state) { state.OnOpened(opened); });
+      return FreeShared(opened);
     case v1::UpdateResponse::kAck:
-      return Apply(ack, [&](TowerState& state) { state.OnAck(ack); });
+      Apply(ack, [&](TowerState& state) { state.OnAck(ack); });
+      return FreeShared(ack);
     case v1::UpdateResponse::kHold:
       return Apply(hold, [&](TowerState& state) { state.OnHold(hold.step()); });
     case v1::UpdateResponse::kRefused:

@@ -131,6 +131,11 @@ void UpdateStream::Impl::Release(int64_t bytes) {
   space_.NotifyAll();
 }
 
+std::shared_ptr<SharedMemory> UpdateStream::Impl::MemoryToShare() const {
+  MutexLock lock(&mutex_);
+  return call_ == nullptr || call_->region.empty() ? nullptr : memory_;
+}
+
 absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, const Batch& batch,
                                                   const StepOptions& options, absl::Time deadline) {
   Contribution storage;
@@ -142,7 +147,8 @@ absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, const Batch& bat
   while (step == 0) {
     const absl::StatusOr<BatchIdentity> identity = AwaitRoom(tower, bytes, deadline);
     if (!identity.ok()) return identity.status();
-    auto encoded = EncodeBatch(*identity, *tensors, options, max_frame, pool_);
+    auto encoded =
+        EncodeBatch(*identity, *tensors, options, max_frame, pool_, MemoryToShare().get());
     MutexLock lock(&mutex_);
     // A refusal, or the end, may have come while the bytes were copied.
     if (encoded.ok() && !tower.state.ended() && tower.state.next_step() == identity->step) {
@@ -296,6 +302,7 @@ void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
   while (true) {
     std::shared_ptr<Call> call;
     std::shared_ptr<const EncodedBatch> batch;
+    std::string region;
     v1::UpdateRequest open;
     {
       MutexLock lock(&mutex_);
@@ -305,7 +312,8 @@ void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
         *open.mutable_open() = tower.state.MakeOpen();
       } else {
         if (tower.state.step_to_send() > through) return;
-        batch = tower.state.TakeToSend();
+        region = call->region;
+        batch = tower.state.TakeToSend(!region.empty());
         if (batch == nullptr) return;
         if (closed_) work_.NotifyAll();
       }
@@ -316,7 +324,10 @@ void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
       continue;
     }
     for (const v1::UpdateRequest& message : batch->messages) {
-      if (!call->stream->Write(message)) return;
+      const bool sent = batch->block == nullptr
+                            ? call->stream->Write(message)
+                            : call->stream->Write(batch->Addressed(message, region));
+      if (!sent) return;
     }
   }
 }

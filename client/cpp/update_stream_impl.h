@@ -22,6 +22,8 @@
 #include "client/cpp/channel.h"
 #include "client/cpp/contribution.h"
 #include "client/cpp/mutex.h"
+#include "client/cpp/shared_memory.h"
+#include "client/cpp/shared_memory_door.h"
 #include "client/cpp/tower_state.h"
 #include "fisherd/update_stream.h"
 #include "fisherd/v1/factor_service.grpc.pb.h"
@@ -86,6 +88,7 @@ class UpdateStream::Impl {
     std::unique_ptr<grpc::ClientReaderWriterInterface<v1::UpdateRequest, v1::UpdateResponse>>
         stream;
     bool writable = true;  // guarded by wire_
+    std::string region;    // of memory_ at the server; empty: not shared. Guarded by mutex_
   };
 
   // ---- The thread that connects and reads: update_connection.cc
@@ -94,6 +97,8 @@ class UpdateStream::Impl {
   std::shared_ptr<Call> Connect();
   // Until the call ends; whether anything was answered.
   bool ReadAnswers(Call& call);
+  // Shares memory_ with the server that the call has reached, if it offers that.
+  void ShareMemory(Call& call);
   absl::Status Finish(Call& call);
   // Waits before the next attempt; false if the stream has ended for good.
   bool AwaitNextAttempt(const absl::Status& last, bool answered);
@@ -105,6 +110,8 @@ class UpdateStream::Impl {
   // Changes the tower that an answer is about, if it is known.
   template <typename Message, typename Change>
   void Apply(const Message& about, Change change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What the tower's ended steps have left in shared memory may be used again.
+  void FreeShared(const v1::Progress& progress) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // After every change to a tower: its bytes, and what waits for them or for the tower.
   void Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -121,6 +128,8 @@ class UpdateStream::Impl {
   absl::StatusOr<BatchIdentity> AwaitRoom(Tower& tower, int64_t bytes, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void Release(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where batches are to lie now; null: nothing is shared.
+  std::shared_ptr<SharedMemory> MemoryToShare() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What will travel: the batch's own tensors, or the contribution, which `storage` then holds.
   absl::StatusOr<BatchTensors> Reduce(Tower& tower, const Batch& batch, const StepOptions& options,
                                       Contribution& storage);
@@ -139,6 +148,7 @@ class UpdateStream::Impl {
 
   Mutex wire_;
   mutable Mutex mutex_;
+  std::shared_ptr<SharedMemory> memory_ ABSL_GUARDED_BY(mutex_);  // null before the first is shared
   std::map<Key, std::shared_ptr<Tower>> towers_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Tower>> ready_ ABSL_GUARDED_BY(mutex_);  // may have something to send
   CondVar work_;                                                      // for the thread that sends
@@ -156,6 +166,7 @@ class UpdateStream::Impl {
   // Of the thread that connects.
   absl::Time down_since_ = absl::InfiniteFuture();
   Backoff backoff_;
+  std::unique_ptr<SharedMemoryDoor> door_;  // stands, or null; longer than the calls that use it
 
   Mutex closing_;  // one Close at a time
   std::thread connector_;

@@ -78,14 +78,17 @@ class BatchReaderTest : public ::testing::Test {
   // A whole frame, cut before the given bytes.
   absl::Status Send(int64_t first, int64_t count, const std::vector<size_t>& cuts) {
     const std::vector<std::byte> frame = Frame(first, count);
-    if (auto status = reader_->BeginRows(first, count, frame.size()); !status.ok()) return status;
+    const uint32_t crc = Crc32c(0, frame);
+    if (auto status = reader_->BeginRows(first, count, frame.size(), crc); !status.ok()) {
+      return status;
+    }
     size_t from = 0;
     for (const size_t cut : cuts) {
       if (auto status = Append(frame, from, cut); !status.ok()) return status;
       from = cut;
     }
     if (auto status = Append(frame, from, frame.size()); !status.ok()) return status;
-    return reader_->EndRows(Crc32c(0, frame));
+    return reader_->EndRows();
   }
 
   absl::Status Append(const std::vector<std::byte>& frame, size_t from, size_t to) {
@@ -165,46 +168,56 @@ TEST_F(BatchReaderTest, RefusesRowsOutOfOrder) {
   Start();
   ASSERT_EQ(Send(0, 1, {}), absl::OkStatus());
   for (const int64_t first : {int64_t{0}, int64_t{2}, int64_t{-1}, kMax, -kMax}) {
-    ExpectRefused(reader_->BeginRows(first, 1, 24), "first_row", "expected 1");
+    ExpectRefused(reader_->BeginRows(first, 1, 24, std::nullopt), "first_row", "expected 1");
   }
   for (const int64_t count : {int64_t{0}, int64_t{-1}, int64_t{3}, kMax, -kMax}) {
-    ExpectRefused(reader_->BeginRows(1, count, 24 * 3), "row_count", "expected 1 to 2");
+    ExpectRefused(reader_->BeginRows(1, count, 24 * 3, std::nullopt), "row_count",
+                  "expected 1 to 2");
   }
   for (const int64_t bytes : {int64_t{0}, int64_t{47}, int64_t{49}, int64_t{24}, kMax, -kMax}) {
-    ExpectRefused(reader_->BeginRows(1, 2, bytes), "data", "expected 48");
+    ExpectRefused(reader_->BeginRows(1, 2, bytes, std::nullopt), "data", "expected 48");
   }
   EXPECT_EQ(batch_->bytes().at(3).size(), 2);
 }
 
 TEST_F(BatchReaderTest, RefusesRowsWithinAFrame) {
   Start();
-  ASSERT_EQ(reader_->BeginRows(0, 1, 24), absl::OkStatus());
-  ExpectRefused(reader_->BeginRows(0, 1, 24), "rows", "before the frame");
+  ASSERT_EQ(reader_->BeginRows(0, 1, 24, std::nullopt), absl::OkStatus());
+  ExpectRefused(reader_->BeginRows(0, 1, 24, std::nullopt), "rows", "before the frame");
 }
 
 TEST_F(BatchReaderTest, RefusesMoreBytesThanTheFrameHas) {
   Start();
-  ASSERT_EQ(reader_->BeginRows(0, 1, 24), absl::OkStatus());
+  ASSERT_EQ(reader_->BeginRows(0, 1, 24, std::nullopt), absl::OkStatus());
   ASSERT_EQ(reader_->Append(std::vector<std::byte>(20)), absl::OkStatus());
   ExpectRefused(reader_->Append(std::vector<std::byte>(5)), "data", "at most 4 more");
 }
 
 TEST_F(BatchReaderTest, RefusesFewerBytesThanTheFrameHas) {
   Start();
-  ASSERT_EQ(reader_->BeginRows(0, 1, 24), absl::OkStatus());
+  ASSERT_EQ(reader_->BeginRows(0, 1, 24, std::nullopt), absl::OkStatus());
   ASSERT_EQ(reader_->Append(std::vector<std::byte>(23)), absl::OkStatus());
-  ExpectRefused(reader_->EndRows(0), "data", "1 bytes before");
+  ExpectRefused(reader_->EndRows(), "data", "1 bytes before");
 }
 
 TEST_F(BatchReaderTest, RefusesDamagedFrames) {
   Start();
   const std::vector<std::byte> frame = Frame(0, 1);
-  ASSERT_EQ(reader_->BeginRows(0, 1, frame.size()), absl::OkStatus());
+  ASSERT_EQ(reader_->BeginRows(0, 1, frame.size(), Crc32c(0, frame) ^ 1), absl::OkStatus());
   ASSERT_EQ(reader_->Append(frame), absl::OkStatus());
-  const absl::Status status = reader_->EndRows(Crc32c(0, frame) ^ 1);
+  const absl::Status status = reader_->EndRows();
   EXPECT_THAT(status, IsError(absl::StatusCode::kInvalidArgument, reason::kCrcMismatch,
                               "rows 0 to 0 came with crc32c 0x"));
   EXPECT_EQ(FieldOf(status), "crc32c");
+}
+
+TEST_F(BatchReaderTest, TakesWhatHasNotTravelledWithoutACrc) {
+  Start();
+  const std::vector<std::byte> frame = Frame(0, 2);
+  ASSERT_EQ(reader_->BeginRows(0, 2, frame.size(), std::nullopt), absl::OkStatus());
+  ASSERT_EQ(reader_->Append(frame), absl::OkStatus());
+  EXPECT_EQ(reader_->EndRows(), absl::OkStatus());
+  EXPECT_EQ(batch_->bytes().at(0).size(), 32);
 }
 
 TEST_F(BatchReaderTest, RefusesAnotherNumberOfRowsAtTheEnd) {
@@ -212,7 +225,7 @@ TEST_F(BatchReaderTest, RefusesAnotherNumberOfRowsAtTheEnd) {
   ASSERT_EQ(Send(0, 2, {}), absl::OkStatus());
   ExpectRefused(reader_->Finish(3), "rows", "ends after 2 rows");
   ExpectRefused(reader_->Finish(2), "rows", "expected the 3");
-  ASSERT_EQ(reader_->BeginRows(2, 1, 24), absl::OkStatus());
+  ASSERT_EQ(reader_->BeginRows(2, 1, 24, std::nullopt), absl::OkStatus());
   ExpectRefused(reader_->Finish(3), "rows", "ends after 2 rows");
   EXPECT_FALSE(batch_->finished());
 }

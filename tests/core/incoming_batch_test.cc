@@ -52,6 +52,10 @@ TEST_F(IncomingBatchTest, TakesRowsAndIsReleased) {
   EXPECT_EQ(static_cast<CountingBatch&>(*whole).bytes, 16);
 }
 
+TEST_F(IncomingBatchTest, TakesRowsThatHaveNotTravelledWithoutACrc) {
+  EXPECT_TRUE(batch_.AddRows(0, 1, 8, std::vector<std::string_view>{data_}, std::nullopt).ok());
+}
+
 TEST_F(IncomingBatchTest, RefusesDamagedRows) {
   EXPECT_EQ(batch_.AddRows(0, 1, 8, std::vector<std::string_view>{data_}, 1).code(),
             absl::StatusCode::kInvalidArgument);

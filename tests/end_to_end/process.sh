@@ -59,6 +59,12 @@ wait "$server" || true
 start --listen="unix:$folder/socket"
 stop TERM
 [[ ! -e $folder/socket ]] || fail "the socket is still there"
+start --shared-memory="$folder/memory" --shared-memory-limit=1GiB
+[[ $(stat -c %a "$folder/memory") == 660 ]] || fail "the socket for shared memory is not the group's"
+grep -q "shared memory at $folder/memory" "$folder/log" || fail "it did not say so: $(cat "$folder/log")"
+expect 1 "cannot listen at unix:$folder/memory: the address is taken" --listen="127.0.0.1:0" --shared-memory="$folder/memory"
+stop TERM
+[[ ! -e $folder/memory ]] || fail "the socket for shared memory is still there"
 start --log-level=error
 stop INT
 [[ ! -s $folder/log ]] || fail "it logged below --log-level=error: $(cat "$folder/log")"

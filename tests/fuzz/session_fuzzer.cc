@@ -2,7 +2,10 @@
 // with small budgets. Nothing may crash, memory stays within the budgets, and every stream ends or
 // goes on as update.proto says.
 
+#include <fcntl.h>
 #include <fuzzer/FuzzedDataProvider.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,11 +23,13 @@
 #include "google/protobuf/stubs/logging.h"
 #include "server/session.h"
 #include "server/session_table.h"
+#include "server/shared_regions.h"
 
 namespace fisherd::server {
 namespace {
 
 constexpr int64_t kBudget = 1 << 14;
+constexpr int64_t kSharedBytes = 5000;
 
 void Require(bool condition) {
   if (!condition) std::abort();
@@ -34,6 +39,16 @@ void Require(bool condition) {
 struct Environment {
   core::ComputePool pool{1};
   core::BackendCpu backend{nullptr};
+  SharedRegions regions{kSharedBytes};
+  int memory = -1;
+  std::string token;
+
+  Environment() {
+    memory = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    Require(ftruncate(memory, kSharedBytes) == 0);
+    Require(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0);
+    token = *regions.Add(memory);
+  }
 };
 
 Environment& SharedEnvironment() {
@@ -114,7 +129,8 @@ class Fuzz {
 
   void Send(Stream& stream, const std::string& bytes) {
     if (stream.session == nullptr) {
-      stream.session = std::make_shared<Session>(*registry_, sessions_, [] {});
+      stream.session = std::make_shared<Session>(
+          *registry_, sessions_, [] {}, Right() ? &SharedEnvironment().regions : nullptr);
       Require(sessions_.Add(stream.session).ok());
     }
     const std::string_view message = bytes;
@@ -221,7 +237,19 @@ class Fuzz {
     std::string data = input_.ConsumeRandomLengthString(256);
     if (Right()) data.resize(static_cast<size_t>(std::clamp<int64_t>(rows_, 0, 8)) * row_bytes_);
     rows.set_crc32c(Right() ? core::Crc32c(0, std::as_bytes(std::span(data))) : 0);
-    rows.set_data(std::move(data));
+    if (input_.ConsumeIntegral<uint8_t>() < 64) Share(data, *rows.mutable_shared());
+    if (!rows.has_shared() || !Right()) rows.set_data(std::move(data));
+  }
+
+  // Puts the bytes where the session may read them, at either end or in between.
+  void Share(const std::string& data, v1::SharedBytes& shared) {
+    const Environment& environment = SharedEnvironment();
+    const int64_t size = std::ssize(data);
+    const int64_t offset = input_.ConsumeIntegralInRange<int64_t>(0, kSharedBytes - size);
+    Require(pwrite(environment.memory, data.data(), data.size(), offset) == size);
+    shared.set_region(Right() ? environment.token : input_.ConsumeRandomLengthString(20));
+    shared.set_offset(Right() ? offset : input_.ConsumeIntegral<int64_t>());
+    shared.set_size(Right() ? size : input_.ConsumeIntegral<int64_t>());
   }
 
   FuzzedDataProvider& input_;

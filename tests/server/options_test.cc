@@ -34,7 +34,8 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
   const auto line =
       Parse({"--listen=[::]:0", "--port-file", "/tmp/port", "--state-budget=4GiB", "--batch-budget",
              "512MiB", "--compute-threads=3", "--window=7", "--max-streams=9",
-             "--read-stall-timeout=1m30s", "--shutdown-grace=0s", "--log-level=warning"});
+             "--read-stall-timeout=1m30s", "--shutdown-grace=0s", "--log-level=warning",
+             "--shared-memory=/run/memory", "--shared-memory-limit=2GiB"});
   ASSERT_TRUE(line.ok()) << line.status();
   const Options& options = line->options;
   EXPECT_THAT(options.listen, ElementsAre("[::]:0"));
@@ -47,6 +48,8 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
   EXPECT_EQ(options.read_stall_timeout, absl::Seconds(90));
   EXPECT_EQ(options.shutdown_grace, absl::ZeroDuration());
   EXPECT_EQ(options.log_level, LogLevel::kWarning);
+  EXPECT_EQ(options.shared_memory, "/run/memory");
+  EXPECT_EQ(options.shared_memory_limit, int64_t{2} << 30);
 }
 
 TEST(OptionsTest, ListensAtSeveralAddresses) {
@@ -73,6 +76,7 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"-h"}, "unexpected argument '-h'"},
       {{"--"}, "unexpected argument '--'"},
       {{"--window"}, "--window needs a N"},
+      {{"--shared-memory="}, "--shared-memory=: expected a path of 1 to 107 bytes"},
       {{"--help=yes"}, "--help takes no value"},
       {{"--listen=localhost"}, "--listen=localhost: expected HOST:PORT"},
       {{"--listen=:80"}, "expected HOST:PORT"},
@@ -105,8 +109,9 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
 TEST(OptionsTest, HelpHasEveryFlagOnALineOfItsOwn) {
   const std::string help = HelpText();
   for (const char* flag :
-       {"listen", "port-file", "state-budget", "batch-budget", "compute-threads", "window",
-        "max-streams", "read-stall-timeout", "shutdown-grace", "log-level", "version", "help"}) {
+       {"listen", "port-file", "state-budget", "batch-budget", "shared-memory",
+        "shared-memory-limit", "compute-threads", "window", "max-streams", "read-stall-timeout",
+        "shutdown-grace", "log-level", "version", "help"}) {
     EXPECT_THAT(help, HasSubstr(std::string("\n  --") + flag));
   }
 }
@@ -116,6 +121,8 @@ TEST(OptionsTest, DefaultsFitTheMachine) {
   EXPECT_GE(options.compute_threads, 1);
   EXPECT_GE(options.state_budget, int64_t{512} << 20);
   EXPECT_EQ(options.batch_budget, options.state_budget / 2);
+  EXPECT_EQ(options.shared_memory, "");
+  EXPECT_EQ(options.shared_memory_limit, options.batch_budget);
 }
 
 TEST(OptionsTest, BytesGoBothWays) {

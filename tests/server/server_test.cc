@@ -71,6 +71,40 @@ TEST(ServerTest, ServesAtASocketBesideAPort) {
   EXPECT_EQ((*again)->port(), 0);
 }
 
+// The initial metadata of an update stream.
+std::string AnnouncementOf(Server& server) {
+  const auto stub = v1::FactorService::NewStub(server.InProcessChannel());
+  grpc::ClientContext context;
+  const auto stream = stub->Update(&context);
+  stream->WritesDone();
+  v1::UpdateResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  const auto& metadata = context.GetServerInitialMetadata();
+  const auto found = metadata.find(kSharedMemoryKey);
+  std::string announcement;
+  if (found != metadata.end()) announcement.assign(found->second.data(), found->second.size());
+  EXPECT_TRUE(stream->Finish().ok());
+  return announcement;
+}
+
+TEST(ServerTest, TellsStreamsWhereMemoryIsShared) {
+  const std::string path =
+      absl::StrCat(testing::TempDir(), "fisherd_server_test_memory_", getpid());
+  Options options = TestOptions();
+  EXPECT_EQ(AnnouncementOf(**Server::Start(options)), "");
+  options.shared_memory = path;
+  options.shared_memory_limit = 1 << 20;
+  {
+    const auto server = Server::Start(options);
+    ASSERT_TRUE(server.ok()) << server.status();
+    EXPECT_EQ(AnnouncementOf(**server).substr(16), path);
+    EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0660));
+    EXPECT_THAT(std::string(Server::Start(options).status().message()),
+                HasSubstr("the address is taken"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
 TEST(ServerTest, APortFileThatCannotBeWrittenIsAnError) {
   Options options = TestOptions();
   options.port_file = testing::TempDir() + "/no such folder/port";

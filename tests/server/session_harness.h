@@ -121,8 +121,10 @@ inline v1::UpdateRequest BatchMessage(v1::UpdateRequest message, const Floats& e
 
 class Trainer {
  public:
-  Trainer(core::FactorRegistry& registry, SessionTable& table)
-      : session_(std::make_shared<Session>(registry, table, [wakes = wakes_] { wakes->Add(); })) {
+  Trainer(core::FactorRegistry& registry, SessionTable& table,
+          const SharedRegions* regions = nullptr)
+      : session_(std::make_shared<Session>(
+            registry, table, [wakes = wakes_] { wakes->Add(); }, regions)) {
     EXPECT_TRUE(table.Add(session_).ok());
   }
   ~Trainer() { session_->Close(absl::OkStatus()); }

@@ -119,6 +119,16 @@ TEST_F(UpdateOnceTest, ARepeatIsCountedOnce) {
   EXPECT_EQ(factor->Describe().steps_committed, 1);
 }
 
+TEST_F(UpdateOnceTest, SharesNoMemory) {
+  Create("f", Golden());
+  v1::UpdateOnceRequest request = Golden1("f", 1);
+  request.mutable_rows()->mutable_shared()->set_size(32);
+  const grpc::Status status = Refused(request);
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_EQ(Reason(status), "BAD_ARGUMENT");
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("shared with streams only"));
+}
+
 TEST_F(UpdateOnceTest, WaitsForTheOtherTowers) {
   const auto factor = Create("f", Golden(2));
   Call first(*stub_, Golden1("f", 1, 0, /*client=*/1));

@@ -28,7 +28,7 @@ class UpdateOnly final
       : registry_(registry), sessions_(sessions) {}
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Update(
       grpc::CallbackServerContext*) override {
-    return UpdateStream::Start(registry_, sessions_);
+    return UpdateStream::Start(registry_, sessions_, nullptr);
   }
 
  private:

@@ -49,6 +49,11 @@ struct UpdateStreamOptions {
   // Bytes of elements, of all writers, that are kept for the case that they must be sent again. At
   // least one round's: a batch of each factor.
   int64_t max_buffered_bytes = int64_t{1} << 30;
+  // Bytes of memory that are shared with a server on the same machine, if it offers that
+  // (fisherd --shared-memory=PATH): batches of 32 KiB and more lie there and do not travel, as long
+  // as there is room. What cannot be shared travels, without a word; UpdateStats says what was
+  // shared. The system gives the memory as it is needed, and has it back with the stream. 0: none.
+  int64_t shared_memory = int64_t{256} << 20;
   // How batches travel: as they are (RAW), or reduced to their covariances by this process
   // (CONTRIBUTION). UNSPECIFIED takes what has fewer bytes, batch by batch.
   v1::BatchForm form = v1::BATCH_FORM_UNSPECIFIED;
@@ -65,6 +70,7 @@ struct UpdateStats {
   int64_t raw_bytes = 0;
   int64_t contribution_batches = 0;
   int64_t contribution_bytes = 0;
+  int64_t shared_batches = 0;  // sent, or sent again, by shared memory
   int64_t resent_batches = 0;  // once more, after a cut or a hold
   int64_t reconnects = 0;      // streams on which the tower was opened anew
 };

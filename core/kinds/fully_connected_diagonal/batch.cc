@@ -142,7 +142,7 @@ absl::Status TypedBatch<T>::AddSquares(const TensorSpec& spec, int64_t first,
     }
     const int64_t cols = to.shape.cols;
     int64_t k = first;
-    while (std::isfinite(to.at(k / cols, k % cols))) ++k;
+    while (k + 1 < first + count && std::isfinite(to.at(k / cols, k % cols))) ++k;
     const double value = kernels::Load<Wire>(bytes.data() + (k - first) * sizeof(Wire));
     const T scaled = static_cast<T>(scale * value);
     const std::string_view type = NameOf(kStateType<T>);

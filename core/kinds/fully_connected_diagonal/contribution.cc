@@ -46,8 +46,9 @@ class Contribution final : public FullyConnectedDiagonalBatch {
  private:
   template <typename Wire>
   absl::Status BadElement(int64_t first, std::span<const std::byte> bytes) const {
+    const int64_t last = first + static_cast<int64_t>(bytes.size() / sizeof(Wire)) - 1;
     int64_t k = first;
-    while (elements_[k] >= 0 && std::isfinite(elements_[k])) ++k;
+    while (k < last && elements_[k] >= 0 && std::isfinite(elements_[k])) ++k;
     const double value = kernels::Load<Wire>(bytes.data() + (k - first) * sizeof(Wire));
     const int64_t row = k / cols_;
     const int64_t col = k % cols_;

@@ -32,7 +32,7 @@ Each starts its servers, says what must hold, and ends them.
 
   --json FILE      write the figures there too
   --filter REGEX   stream: only cases with a match in their name; unix/256KiB/t4/f8 is batches of
-                   256 KiB over a Unix socket, 4 trainers, 8 factors each
+                   256 KiB over a Unix socket, 4 trainers, 8 factors each; shm is shared memory
   --seconds N      overload: push for so long (60)
   --quick          fewer cases, fewer rounds; overload: 10 seconds
   --help           this text
@@ -111,6 +111,7 @@ void RunStream(Options& options) {
     results.push_back(MeasureStream(servers, sizes, options.quick));
     PrintStreamRow(results.back());
   }
+  PrintShared(results);
   for (const int64_t batch_bytes : {16 << 10, 256 << 10, 1 << 20, 16 << 20}) {
     costs.push_back(MeasureClientCosts(batch_bytes));
   }

@@ -23,10 +23,14 @@ std::string NewFolder() {
   return path;
 }
 
-trainer::Subprocess StartProcess(std::vector<std::string> command, const std::string& folder) {
+trainer::Subprocess StartProcess(std::vector<std::string> command, const std::string& folder,
+                                 Transport transport) {
   // It listens at both: the port file is how it says that it is ready.
   command.push_back(absl::StrCat("--listen=127.0.0.1:0,unix:", folder, "/socket"));
   command.push_back(absl::StrCat("--port-file=", folder, "/port"));
+  if (transport == Transport::kShared) {
+    command.push_back(absl::StrCat("--shared-memory=", folder, "/memory"));
+  }
   auto process = trainer::Subprocess::Start(command, {.log = folder + "/log"});
   if (!process.ok()) Die(std::string(process.status().message()));
   return *std::move(process);
@@ -35,7 +39,7 @@ trainer::Subprocess StartProcess(std::vector<std::string> command, const std::st
 }  // namespace
 
 ServerProcess::ServerProcess(std::vector<std::string> command, Transport transport)
-    : folder_(NewFolder()), process_(StartProcess(std::move(command), folder_)) {
+    : folder_(NewFolder()), process_(StartProcess(std::move(command), folder_, transport)) {
   const auto deadline = std::chrono::steady_clock::now() + kStartTimeout;
   std::string port;
   while (!(std::ifstream(folder_ + "/port") >> port)) {
@@ -46,8 +50,8 @@ ServerProcess::ServerProcess(std::vector<std::string> command, Transport transpo
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  address_ = transport == Transport::kTcp ? absl::StrCat("127.0.0.1:", port)
-                                          : absl::StrCat("unix:", folder_, "/socket");
+  address_ = transport == Transport::kUnix ? absl::StrCat("unix:", folder_, "/socket")
+                                           : absl::StrCat("127.0.0.1:", port);
 }
 
 ServerProcess::~ServerProcess() {

@@ -11,7 +11,8 @@
 
 namespace fisherd::bench {
 
-enum class Transport { kTcp, kUnix };
+// kShared: TCP, and the elements in shared memory.
+enum class Transport { kTcp, kUnix, kShared };
 
 // Runs until it is destroyed, or this process dies. Start it on the main thread.
 class ServerProcess {

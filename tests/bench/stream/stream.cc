@@ -46,8 +46,8 @@ Effort EffortOf(const StreamCase& sizes, bool quick) {
 // A server with its trainers, and what was measured of it so far.
 class Contestant {
  public:
-  Contestant(const std::vector<std::string>& command, const StreamCase& sizes)
-      : sizes_(sizes), server_(command, sizes.transport) {}
+  Contestant(const std::vector<std::string>& command, Transport transport, const StreamCase& sizes)
+      : sizes_(sizes), server_(command, transport) {}
 
   const std::string& address() const { return server_.address(); }
   void Add(std::unique_ptr<Trainer> trainer) { trainers_.push_back(std::move(trainer)); }
@@ -123,14 +123,19 @@ void AddOurTrainers(const StreamCase& sizes, Contestant& ours) {
 
 }  // namespace
 
+std::string_view StreamCase::TransportName() const {
+  return transport == Transport::kTcp ? "tcp" : transport == Transport::kUnix ? "unix" : "shm";
+}
+
 std::string StreamCase::Name() const {
-  return absl::StrCat(transport == Transport::kTcp ? "tcp/" : "unix/",
+  return absl::StrCat(std::string(TransportName()), "/",
                       std::string(server::FormatBytes(batch_bytes)), "/t", trainers, "/f", factors);
 }
 
 std::vector<StreamCase> StreamCases(bool quick) {
   const Transport tcp = Transport::kTcp;
   const Transport unix_socket = Transport::kUnix;
+  const Transport shared = Transport::kShared;
   const std::vector<int64_t> batches = {16 * KiB, 256 * KiB, MiB, 16 * MiB};
   std::vector<StreamCase> cases;
   for (const int64_t batch : batches) cases.push_back({tcp, batch});
@@ -138,7 +143,10 @@ std::vector<StreamCase> StreamCases(bool quick) {
     cases.insert(cases.end(), {{tcp, 256 * KiB, 1, 8},
                                {tcp, 256 * KiB, 4},
                                {unix_socket, 256 * KiB},
-                               {unix_socket, MiB}});
+                               {unix_socket, MiB},
+                               {shared, 256 * KiB},
+                               {shared, MiB},
+                               {shared, 16 * MiB}});
     return cases;
   }
   for (const int64_t batch : batches) cases.push_back({tcp, batch, 1, 8});
@@ -151,14 +159,21 @@ std::vector<StreamCase> StreamCases(bool quick) {
   cases.push_back({tcp, 256 * KiB, 16, 8});
   for (const int64_t batch : batches) cases.push_back({unix_socket, batch});
   cases.insert(cases.end(), {{unix_socket, 256 * KiB, 4}, {unix_socket, MiB, 4}});
+  for (const int64_t batch : {16 * KiB, 64 * KiB, 256 * KiB, MiB, 16 * MiB}) {
+    cases.push_back({shared, batch});
+  }
+  cases.insert(cases.end(), {{shared, MiB, 1, 8}, {shared, 256 * KiB, 4}, {shared, MiB, 4}});
   return cases;
 }
 
 StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool quick) {
   const Effort effort = EffortOf(sizes, quick);
-  Contestant ours(servers.ours, sizes);
-  Contestant raw(servers.raw, sizes);
+  const bool shares = sizes.transport == Transport::kShared;
+  Contestant ours(servers.ours, sizes.transport, sizes);
+  Contestant raw(servers.raw, shares ? Transport::kTcp : sizes.transport, sizes);
+  std::optional<Contestant> tcp;
   AddOurTrainers(sizes, ours);
+  if (shares) AddOurTrainers(sizes, tcp.emplace(servers.ours, Transport::kTcp, sizes));
   for (int trainer = 0; trainer < sizes.trainers; ++trainer) {
     raw.Add(MakeRawTrainer(raw.address(), sizes.factors, sizes.batch_bytes));
   }
@@ -167,19 +182,24 @@ StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool
   const bool ping_pong = sizes.trainers == 1 && sizes.factors == 1;
   for (int round = -1; round < effort.rounds; ++round) {  // the first warms up
     const bool counts = round >= 0;
-    const int64_t bytes = counts ? effort.turn_bytes : effort.turn_bytes / 4;
+    // As much as touches all the memory that is used again from then on.
+    const int64_t bytes =
+        counts ? effort.turn_bytes : std::max(effort.turn_bytes / 4, 8 * sizes.batch_bytes);
     ours.Turn(bytes, counts);
+    if (tcp) tcp->Turn(bytes, counts);
     raw.Turn(bytes, counts);
     const double rate = in_process.Turn(bytes / 2);
     if (!counts) continue;
     in_process_rates.push_back(rate);
     if (!ping_pong) continue;
     ours.PingPong(effort.round_trips);
+    if (tcp) tcp->PingPong(effort.round_trips);
     raw.PingPong(effort.round_trips);
   }
   return {.sizes = sizes,
           .ours = ours.Figures(),
           .raw = raw.Figures(),
+          .tcp = tcp ? std::optional(tcp->Figures()) : std::nullopt,
           .in_process = Median(in_process_rates)};
 }
 

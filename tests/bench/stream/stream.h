@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/bench/core/claim.h"
@@ -26,7 +27,8 @@ struct StreamCase {
   int trainers = 1;  // each a tower of every factor, on a connection of its own
   int factors = 1;   // of every stream
 
-  std::string Name() const;  // tcp/256KiB/t4/f8
+  std::string_view TransportName() const;
+  std::string Name() const;  // tcp/256KiB/t4/f8; unix/…, shm/…
 };
 
 std::vector<StreamCase> StreamCases(bool quick);
@@ -46,14 +48,17 @@ struct StreamFigures {
 struct StreamResult {
   StreamCase sizes;
   StreamFigures ours;
-  StreamFigures raw;
-  double in_process = 0;  // bytes per second
+  StreamFigures raw;                      // over TCP, if ours shares memory,
+  std::optional<StreamFigures> tcp = {};  // and then ours over TCP, in the same rounds
+  double in_process = 0;                  // bytes per second
 };
 
 StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool quick);
 
 void PrintStreamHead();
 void PrintStreamRow(const StreamResult& result);
+// Those with shared memory beside TCP.
+void PrintShared(const std::vector<StreamResult>& results);
 void PrintClientCosts(const std::vector<ClientCosts>& costs);
 std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results);
 std::string StreamJson(const std::vector<StreamResult>& results,

@@ -13,6 +13,7 @@ namespace {
 constexpr double kGiga = 1e9;
 constexpr double kMicro = 1e6;
 constexpr int64_t kLargeBatch = 256 << 10;
+constexpr int64_t kSharedBatch = 1 << 20;
 
 double MiBOf(int64_t bytes) { return bytes / double{1 << 20}; }
 
@@ -38,12 +39,13 @@ void Add(std::vector<Claim>& claims, Claim claim, const std::string& where, doub
 Object ResultObject(const StreamResult& r) {
   return Object()
       .Text("name", r.sizes.Name())
-      .Text("transport", r.sizes.transport == Transport::kTcp ? "tcp" : "unix")
+      .Text("transport", std::string(r.sizes.TransportName()))
       .Put("batch_bytes", r.sizes.batch_bytes)
       .Put("trainers", r.sizes.trainers)
       .Put("factors", r.sizes.factors)
       .Put("ours_gbps", r.ours.bytes_per_second / kGiga)
       .Put("raw_gbps", r.raw.bytes_per_second / kGiga)
+      .Put("tcp_gbps", r.tcp ? r.tcp->bytes_per_second / kGiga : std::nan(""))
       .Put("in_process_gbps", r.in_process / kGiga)
       .Put("p50_us", Micros(r.ours.p50))
       .Put("p99_us", Micros(r.ours.p99))
@@ -92,6 +94,26 @@ void PrintStreamRow(const StreamResult& r) {
   std::fflush(stdout);
 }
 
+void PrintShared(const std::vector<StreamResult>& results) {
+  bool any = false;
+  for (const StreamResult& r : results) {
+    if (!r.tcp) continue;
+    if (!std::exchange(any, true)) {
+      absl::PrintF(
+          "\nshared memory beside TCP, in turns\n%-20s %7s %7s %7s | %8s %8s | %6s %6s | "
+          "%6s %6s\n",
+          "transport/batch/…", "GB/s", "tcp", "ratio", "p50 us", "tcp", "CPU/GB", "tcp", "tr/GB",
+          "tcp");
+    }
+    absl::PrintF("%-20s %7.2f %7.2f %7.2f | %8s %8s | %6.2f %6.2f | %6.2f %6.2f\n", r.sizes.Name(),
+                 r.ours.bytes_per_second / kGiga, r.tcp->bytes_per_second / kGiga,
+                 r.ours.bytes_per_second / r.tcp->bytes_per_second, MicrosText(r.ours.p50),
+                 MicrosText(r.tcp->p50), r.ours.cpu_seconds_per_gb, r.tcp->cpu_seconds_per_gb,
+                 r.ours.trainers_cpu_seconds_per_gb, r.tcp->trainers_cpu_seconds_per_gb);
+  }
+  std::fflush(stdout);
+}
+
 void PrintClientCosts(const std::vector<ClientCosts>& costs) {
   absl::PrintF("\nwhat a batch costs its trainer before gRPC has it: GB/s on one thread\n%-10s",
                "batch");
@@ -114,6 +136,10 @@ std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results) {
            .bound = 1},
           name,
           r.ours.bytes_per_second / std::min(0.8 * r.raw.bytes_per_second, 0.9 * r.in_process));
+    }
+    if (r.tcp && r.sizes.batch_bytes >= kSharedBatch) {
+      Add(claims, {.what = "shared memory / TCP, from 1 MiB", .bound = 1.5}, name,
+          r.ours.bytes_per_second / r.tcp->bytes_per_second);
     }
     if (r.ours.p50) {
       Add(claims, {.what = "round trip, p50 / raw's", .bound = 1.3, .at_least = false}, name,

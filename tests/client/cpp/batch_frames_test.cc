@@ -181,6 +181,59 @@ TEST(BatchFramesMemoryTest, GoesBackToThePool) {
   EXPECT_EQ(Assemble(again->messages, 64, {256})[0], a);
 }
 
+class SharedBatchTest : public testing::Test {
+ protected:
+  std::shared_ptr<const EncodedBatch> Encode(const Matrix<float>& inputs) {
+    return *EncodeBatch(kIdentity,
+                        *RawTensors(kIdentity, {.inputs = inputs, .outputs_grads = {g_}}), kOptions,
+                        /*max_frame=*/10'000, kPool, memory_.get());
+  }
+
+  const Matrix<float> a_ = Matrix<float>::Random(64, 256);  // 64 KiB
+  const Matrix<float> g_ = Matrix<float>::Random(64, 2);
+  const std::shared_ptr<SharedMemory> memory_ = *SharedMemory::Create(128 << 10);
+};
+
+TEST_F(SharedBatchTest, LiesInABlockAndItsMessagesSayWhere) {
+  const auto batch = Encode(a_);
+  ASSERT_NE(batch->block, nullptr);
+  EXPECT_GE(memory_->bytes_in_use(), batch->bytes);
+  int64_t at = batch->block->offset();
+  for (const v1::UpdateRequest& message : batch->messages) {
+    const v1::UpdateRequest sent = batch->Addressed(message, "token");
+    EXPECT_EQ(sent.rows().data(), "");
+    EXPECT_EQ(sent.rows().crc32c(), 0u);
+    EXPECT_EQ(sent.rows().shared().region(), "token");
+    EXPECT_EQ(sent.rows().shared().offset(), at);
+    at += sent.rows().shared().size();
+    EXPECT_EQ(sent.has_header(), message.has_header());
+    EXPECT_EQ(sent.has_end(), message.has_end());
+  }
+  EXPECT_EQ(at, batch->block->offset() + batch->bytes);
+}
+
+TEST_F(SharedBatchTest, WithoutARegionItIsWhatWouldHaveTravelled) {
+  const auto batch = Encode(a_);
+  const auto wire =
+      *EncodeBatch(kIdentity, *RawTensors(kIdentity, {.inputs = a_, .outputs_grads = {g_}}),
+                   kOptions, 10'000, kPool);
+  EXPECT_EQ(wire->block, nullptr);
+  ASSERT_EQ(batch->messages.size(), wire->messages.size());
+  for (size_t i = 0; i < wire->messages.size(); ++i) {
+    EXPECT_EQ(batch->Addressed(batch->messages[i], "").SerializeAsString(),
+              wire->messages[i].SerializeAsString());
+  }
+}
+
+TEST_F(SharedBatchTest, WhatIsSmallOrFindsNoRoomTravels) {
+  EXPECT_EQ(Encode(a_.leftCols(4))->block, nullptr);
+  const auto first = Encode(a_);
+  const auto second = Encode(a_);
+  EXPECT_NE(first->block, nullptr);
+  EXPECT_EQ(second->block, nullptr);
+  EXPECT_EQ(Assemble(second->messages, 64, {256, 2})[0], a_);
+}
+
 // A pinned value: the digest is part of what a replay in another process must repeat.
 TEST(BatchDigestTest, IsStable) {
   v1::BatchHeader header;

@@ -222,6 +222,22 @@ TEST_F(TowerStateTest, CountsWhatItDoes) {
   EXPECT_EQ(stats.reconnects, 1);
 }
 
+TEST_F(TowerStateTest, CountsWhatIsSentBySharedMemory) {
+  const auto memory = *SharedMemory::Create(1 << 20);
+  const auto shared = std::make_shared<EncodedBatch>();
+  shared->block = memory->Take(10, {});
+  tower_.Push(shared);
+  Write(1);
+  EXPECT_EQ(tower_.TakeToSend(/*shares=*/true), shared);
+  EXPECT_NE(tower_.TakeToSend(/*shares=*/true), nullptr);
+  EXPECT_EQ(tower_.stats().shared_batches, 1) << "the other has no block";
+  tower_.OnCut();
+  tower_.OnOpened(ProgressAt(5));
+  EXPECT_EQ(tower_.TakeToSend(/*shares=*/false), shared);
+  EXPECT_EQ(tower_.stats().shared_batches, 1);
+  EXPECT_EQ(tower_.stats().resent_batches, 1);
+}
+
 TEST_F(TowerStateTest, DurableIsMoreThanEnded) {
   Write(1);
   EXPECT_EQ(tower_.DurableOutcome(5), std::nullopt);
