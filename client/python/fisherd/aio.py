@@ -38,6 +38,10 @@ __all__ = ["Client", "UpdateStream", "UpdateWriter"]
 
 Response = TypeVar("Response")
 
+# Not spelled out in the class, which has a method `list`.
+Factors = list[service_pb2.FactorInfo]
+Products = list[transfer.Product]
+
 
 class Client:
     """fisherd.Client for asyncio, with the same methods, arguments, results and errors; used in one event loop."""
@@ -139,9 +143,9 @@ class Client:
         """See fisherd.Client.describe()."""
         return (await self._unary(calls.DESCRIBE_FACTOR, service_pb2.DescribeFactorRequest(name=name))).factor
 
-    async def list(self, prefix: str = "") -> list[service_pb2.FactorInfo]:
+    async def list(self, prefix: str = "") -> Factors:
         """See fisherd.Client.list()."""
-        factors: list[service_pb2.FactorInfo] = []
+        factors: Factors = []
         request = service_pb2.ListFactorsRequest(prefix=prefix, page_size=calls.PAGE_SIZE)
         while True:
             response = await self._unary(calls.LIST_FACTORS, request)
@@ -188,7 +192,7 @@ class Client:
 
     async def register(
         self, factor: str, operator: types_pb2.Operator, policy: types_pb2.RefreshPolicy | None = None
-    ) -> types_pb2.Registration:
+    ) -> service_pb2.Registration:
         """See fisherd.Client.register()."""
         request = service_pb2.RegisterRequest(factor=factor, operator=operator, policy=policy)
         return (await self._unary(calls.REGISTER, request)).registration
@@ -252,7 +256,7 @@ class Client:
         items: Sequence[transfer.MultiplyItem],
         *,
         timeout: float | None = None,  # noqa: ASYNC109
-    ) -> list[transfer.Product]:
+    ) -> Products:
         """See fisherd.Client.multiply_all()."""
         if not items:
             return []
@@ -370,7 +374,7 @@ class UpdateStream:
 class UpdateWriter:
     """fisherd.UpdateWriter for asyncio: one call at a time.
 
-    A task that is cancelled while it awaits leaves its call running in its thread: the batch may be written all the same.
+    A task that is cancelled while it awaits leaves its call running in its thread: the batch may be written still.
     """
 
     def __init__(self, writer: threaded.UpdateWriter) -> None:

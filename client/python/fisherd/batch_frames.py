@@ -60,7 +60,7 @@ class BatchTensors:
     rows: N. examples: of a contribution, what stands for N, if not N itself.
     """
 
-    form: int
+    form: update_pb2.BatchForm
     rows: int
     views: tuple[tensors.TensorView, ...]
     specs: tuple[types_pb2.TensorSpec, ...]
@@ -88,7 +88,7 @@ class EncodedBatch:
 
     messages: tuple[bytes, ...]
     bytes: int
-    form: int
+    form: update_pb2.BatchForm
 
 
 def raw_tensors(identity: BatchIdentity, batch: Batch) -> BatchTensors:

@@ -73,7 +73,7 @@ def credentials(tls: TLS) -> grpc.ChannelCredentials:
     )
 
 
-def as_tls(tls: TLS | bool | None) -> TLS | None:
+def as_tls(tls: TLS | bool | None) -> TLS | None:  # noqa: FBT001 - True is a value of tls
     """Return TLS with the system's roots for True, None for False."""
     if isinstance(tls, TLS):
         return tls
@@ -105,7 +105,7 @@ class Backoff:
 
     def next(self, last: Error | None) -> float:
         """Return the seconds to wait after an attempt that ended with `last`, whose own delay counts if it has one."""
-        doubled = min(self._first * 2 ** min(self._attempts, 30), self._most)
+        doubled: float = min(self._first * 2 ** min(self._attempts, 30), self._most)
         self._attempts += 1
         if last is not None and last.retry_delay is not None:
             return last.retry_delay

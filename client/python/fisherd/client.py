@@ -24,11 +24,16 @@ from fisherd.types import (
     UpdateMode,
     Version,
 )
-from fisherd.update_stream import UpdateOptions, UpdateStream
+from fisherd.update_connection import UpdateOptions
+from fisherd.update_stream import UpdateStream
 from fisherd.v1 import factor_service_pb2 as service_pb2
 from fisherd.v1 import types_pb2
 
 Response = TypeVar("Response")
+
+# Not spelled out in the class, which has a method `list`.
+Factors = list[service_pb2.FactorInfo]
+Products = list[transfer.Product]
 
 
 class Client:
@@ -166,9 +171,9 @@ class Client:
         """Say everything about a factor except its elements."""
         return self._unary(calls.DESCRIBE_FACTOR, service_pb2.DescribeFactorRequest(name=name)).factor
 
-    def list(self, prefix: str = "") -> list[service_pb2.FactorInfo]:
+    def list(self, prefix: str = "") -> Factors:
         """Return all factors whose names start with `prefix`, by name."""
-        factors: list[service_pb2.FactorInfo] = []
+        factors: Factors = []
         request = service_pb2.ListFactorsRequest(prefix=prefix, page_size=calls.PAGE_SIZE)
         while True:
             response = self._unary(calls.LIST_FACTORS, request)
@@ -218,7 +223,7 @@ class Client:
 
     def register(
         self, factor: str, operator: types_pb2.Operator, policy: types_pb2.RefreshPolicy | None = None
-    ) -> types_pb2.Registration:
+    ) -> service_pb2.Registration:
         """Have the server keep a result computed: `operator` with its damping by name; on_read() without a policy."""
         request = service_pb2.RegisterRequest(factor=factor, operator=operator, policy=policy)
         return self._unary(calls.REGISTER, request).registration
@@ -292,9 +297,7 @@ class Client:
         item = transfer.MultiplyItem(factor, operator, weight, bias, layout, min_version)
         return self.multiply_all([item], timeout=timeout)[0]
 
-    def multiply_all(
-        self, items: Sequence[transfer.MultiplyItem], *, timeout: float | None = None
-    ) -> list[transfer.Product]:
+    def multiply_all(self, items: Sequence[transfer.MultiplyItem], *, timeout: float | None = None) -> Products:
         """Do the same for several factors in one call, as for all layers of a model; products in the order of items.
 
         An error names the factor that it is about; then there are no products.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from google.rpc import error_details_pb2, status_pb2
 
@@ -199,11 +199,11 @@ def from_status(status: status_pb2.Status) -> Error:
 
 def from_rpc(error: grpc.RpcError) -> Error:
     """Return the error that a call ended with, with the details that its trailing metadata brought."""
-    # grpc.RpcError is the call too, of grpc or grpc.aio.
-    code = getattr(error.code(), "name", "UNKNOWN")
-    message = error.details() or ""
+    call: Any = error  # it is the call too, of grpc or grpc.aio
+    code = getattr(call.code(), "name", "UNKNOWN")
+    message = call.details() or ""
     status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in call.trailing_metadata() or ():
         if key == _DETAILS:
             try:
                 status.ParseFromString(value)

@@ -27,8 +27,8 @@ class FullyConnectedDiagonalFactor:
 
     In the class page's order: instantiate_cov_variables() creates the factor (the constructor does, too, unless told
     otherwise), update() feeds it, get_*() read it. A `damping_func` is the name of a damping function
-    (Client.set_damping), which the server looks up when it computes, or a number. register_*() want a name. Thread-safe,
-    but for update().
+    (Client.set_damping), which the server looks up when it computes, or a number; register_*() want a name.
+    Thread-safe, but for update().
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FullyConnectedDiagonalFactor:
     # ---- Results
 
     def instantiate_inv_variables(self) -> None:
-        """Do nothing: registering sets the cache's memory aside. (Part of the class.)"""
+        """Do nothing: registering sets the cache's memory aside."""
 
     def make_inverse_update_ops(self) -> list[Callable[[], int]]:
         """Return one function, which computes all that is registered and returns how many results that was."""
@@ -123,19 +123,19 @@ class FullyConnectedDiagonalFactor:
 
     def register_matpower(
         self, exp: float, damping_func: str, policy: types_pb2.RefreshPolicy | None = None
-    ) -> types_pb2.Registration:
+    ) -> service_pb2.Registration:
         """Have (v + λ)^exp kept computed; on_read() without a policy."""
         return self._client.register(self._name, operators.matpower(exp, damping_func), policy)
 
     def register_cholesky(
         self, damping_func: str, policy: types_pb2.RefreshPolicy | None = None
-    ) -> types_pb2.Registration:
+    ) -> service_pb2.Registration:
         """Have (v + λ)^½ kept computed."""
         return self._client.register(self._name, operators.cholesky(damping_func), policy)
 
     def register_cholesky_inverse(
         self, damping_func: str, policy: types_pb2.RefreshPolicy | None = None
-    ) -> types_pb2.Registration:
+    ) -> service_pb2.Registration:
         """Have (v + λ)^−½ kept computed."""
         return self._client.register(self._name, operators.cholesky_inverse(damping_func), policy)
 

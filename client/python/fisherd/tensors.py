@@ -13,7 +13,7 @@ from fisherd.v1 import types_pb2
 try:
     import ml_dtypes
 except ImportError:  # then NumPy has no bfloat16, and its bits are what we give and take
-    ml_dtypes = None
+    ml_dtypes = None  # type: ignore[assignment]
 
 _BFLOAT16 = "bfloat16"
 _WIRE_TYPES = {
@@ -22,7 +22,7 @@ _WIRE_TYPES = {
     "float16": types_pb2.DATA_TYPE_FLOAT16,
     _BFLOAT16: types_pb2.DATA_TYPE_BFLOAT16,
 }
-_NAMES = {number: name for name, number in _WIRE_TYPES.items()}
+_NAMES: dict[int, str] = {number: name for name, number in _WIRE_TYPES.items()}
 _CPU = 1  # DLPack's device types for memory that the CPU can read: kDLCPU,
 _PINNED = 3  # kDLCUDAHost
 
@@ -56,7 +56,8 @@ class TensorView:
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes, outermost first."""
-        return self.array.shape
+        shape: tuple[int, ...] = self.array.shape
+        return shape
 
     @property
     def wire_type(self) -> types_pb2.DataType:
@@ -76,7 +77,7 @@ class TensorView:
     def data(self, first: int = 0, count: int | None = None) -> memoryview:
         """Return the bytes of rows [first, first + count), without a copy."""
         rows = self.array[first:] if count is None else self.array[first : first + count]
-        return memoryview(rows.reshape(-1).view(np.uint8))
+        return rows.reshape(-1).view(np.uint8).data
 
     def floats(self, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the elements as float32 or float64; the array itself where it has that type already."""
@@ -112,10 +113,11 @@ def empty(shape: tuple[int, ...], wire_type: int) -> np.ndarray[Any, np.dtype[An
 
 def numpy_type(wire_type: int) -> np.dtype[Any]:
     """Return NumPy's type for the wire's."""
-    name = _NAMES[wire_type]
+    name: Any = _NAMES[wire_type]
     if name == _BFLOAT16:
-        return np.dtype(np.uint16) if ml_dtypes is None else np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+        name = np.uint16 if ml_dtypes is None else ml_dtypes.bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 def _is_torch(tensor: Any) -> bool:

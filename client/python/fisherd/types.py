@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fisherd.v1 import types_pb2
-
-if TYPE_CHECKING:
-    from fisherd.v1 import factor_service_pb2
 
 DTypeName = Literal["float32", "float64", "bfloat16", "float16"]
 Layout = Literal["in_out", "out_in"]
@@ -159,12 +156,14 @@ def factor_spec(
 
 def data_type(name: str) -> types_pb2.DataType:
     """Return the wire's name of "float32", "float64", "bfloat16" or "float16"."""
-    return _enum(types_pb2.DataType, "DATA_TYPE", name)
+    number: types_pb2.DataType = _enum(types_pb2.DataType, "DATA_TYPE", name)
+    return number
 
 
 def layout(name: str) -> types_pb2.Layout:
     """Return the wire's name of "in_out" or "out_in"."""
-    return _enum(types_pb2.Layout, "LAYOUT", name)
+    number: types_pb2.Layout = _enum(types_pb2.Layout, "LAYOUT", name)
+    return number
 
 
 def form(name: str) -> int:
@@ -176,7 +175,7 @@ def form(name: str) -> int:
     return forms[name]
 
 
-def _enum(enum: type, prefix: str, name: str) -> object:
+def _enum(enum: Any, prefix: str, name: str) -> Any:
     values = dict(enum.items())
     value = values.get(f"{prefix}_{name.upper()}")
     if value is None or value == 0:

@@ -40,7 +40,7 @@ class UpdateStream:
         describe: Callable[[str], service_pb2.FactorInfo],
         options: UpdateOptions,
     ) -> None:
-        update = channel.stream_stream(
+        update: Any = channel.stream_stream(
             calls.path("Update"),
             request_serializer=None,  # requests are bytes already
             response_deserializer=update_pb2.UpdateResponse.FromString,
@@ -154,7 +154,7 @@ class UpdateWriter:
 
     @property
     def next_step(self) -> int:
-        """The step that the next write() will write: the factor's own count, 1, 2, 3, …"""
+        """The step that the next write() will write: the factor's own count, from 1."""
         with self._connection.lock:
             return self._tower.state.next_step
 
