@@ -240,7 +240,7 @@ TEST_P(ScenarioTest, IsFollowed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, ScenarioTest, testing::ValuesIn(Scenarios()),
-                         testing::PrintToStringParamName());
+                         [](const auto& scenario) { return scenario.param; });
 
 TEST(ScenariosTest, ThereAreScenarios) { EXPECT_GE(Scenarios().size(), 16); }
 
