@@ -105,6 +105,8 @@ class UpdateStream::Impl {
   // Changes the tower that an answer is about, if it is known.
   template <typename Message, typename Change>
   void Apply(const Message& about, Change change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After a refusal of the tower that did not end it, see TowerState::OnRefused.
+  void OpenAgain(const v1::Refused& refused) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // After every change to a tower: its bytes, and what waits for them or for the tower.
   void Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -105,13 +105,14 @@ class TowerState:
         self._buffer.on_hold(step)
 
     def on_refused(self, step: int, error: errors.Error) -> None:
-        """The server has refused a batch, or the tower itself: step 0."""
-        if step == 0:
-            self.finish(error)
+        """The server has refused a batch, or the tower itself: step 0.
+
+        Before `opened`, what is said of batches, and that an incarnation has ended, is of a writer before this one;
+        `open` is to be sent once more then, lest it was of this one's.
+        """
+        if not self._buffer.open and (step > 0 or error.reason == "OLD_INCARNATION"):
             return
-        if not self._buffer.open:  # of a writer before this one
-            return
-        if error.reason in _LOSES_TOWER:
+        if step == 0 or error.reason in _LOSES_TOWER:
             self.finish(error)
         elif error.reason == "STEP_OUT_OF_ORDER":
             pass

@@ -156,7 +156,7 @@ def factor_spec(
 
 def data_type(name: str) -> types_pb2.DataType:
     """Return the wire's name of "float32", "float64", "bfloat16" or "float16"."""
-    number: types_pb2.DataType = _enum(types_pb2.DataType, "DATA_TYPE", name)
+    number: types_pb2.DataType = _enum(types_pb2.DataType, "DATA_TYPE", name, "dtype")
     return number
 
 
@@ -175,11 +175,11 @@ def form(name: str) -> int:
     return forms[name]
 
 
-def _enum(enum: Any, prefix: str, name: str) -> Any:
+def _enum(enum: Any, prefix: str, name: str, field: str | None = None) -> Any:
     values = dict(enum.items())
     value = values.get(f"{prefix}_{name.upper()}")
     if value is None or value == 0:
         known = ", ".join(repr(key.removeprefix(prefix + "_").lower()) for key, number in values.items() if number)
-        message = f"{prefix.lower()} is {name!r}; expected one of {known}"
+        message = f"{field or prefix.lower()} is {name!r}; expected one of {known}"
         raise ValueError(message)
     return value

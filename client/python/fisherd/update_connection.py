@@ -311,6 +311,10 @@ class UpdateConnection:
             refused = response.refused
             error = errors.from_status(refused.status)
             self._apply(refused, lambda state: state.on_refused(refused.step, error))
+            tower = self._towers.get((refused.factor, refused.tower))
+            if refused.step == 0 and tower is not None:  # it did not end it, see TowerState.on_refused()
+                tower.to_open = True
+                self.queue(tower)
         # Else it is of a later version.
 
     def _apply(self, about: Any, change: Callable[[TowerState], None]) -> None:

@@ -217,6 +217,21 @@ def test_opening_anew_ends_the_writer_before(fake, client):
             writer.write(A, G)
 
 
+def test_the_end_of_an_incarnation_before_opened_is_of_the_writer_before(fake, client):
+    with fast(client) as updates:
+        stream, _ = open_tower(fake, updates)
+        opening = in_background(lambda: updates.open("f"))
+        stream.expect_open()
+        stream.answer(refused(0, fisherd.FailedPreconditionError("deleted", reason="OLD_INCARNATION")))
+        stream.expect_open()
+        stream.answer(opened(1, incarnation=8), opened(1, incarnation=8))
+        writer = opening()
+        writer.write(A, G)
+        stream.expect_batch()
+        stream.answer(ack(2, incarnation=8))
+        writer.wait(1, timeout=10)
+
+
 def test_another_incarnation_ends_the_writer(fake, client):
     with fast(client) as updates:
         stream, writer = open_tower(fake, updates)
