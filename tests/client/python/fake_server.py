@@ -115,11 +115,12 @@ class Stream:
 
 
 class FakeServer:
-    """`streams` are the Update calls in their order; `unary` are functions by method name; both are the test's."""
+    """`streams` are the Update calls in their order; `unary` and `streaming` are the test's functions by method."""
 
     def __init__(self, *, credentials=None, token=None):
         self.streams = queue.Queue()
         self.unary = {"DescribeFactor": self.describe}
+        self.streaming = {}
         self.calls = []
         self.spec = types_pb2.FactorSpec(
             fully_connected_diagonal=types_pb2.FullyConnectedDiagonal(input_size=3, output_size=2)
@@ -163,7 +164,7 @@ class FakeServer:
             )
         if name in ("Read", "Watch"):
             return grpc.unary_stream_rpc_method_handler(
-                self._method(name),
+                self._streaming(name),
                 request_deserializer=getattr(service_pb2, name + "Request").FromString,
                 response_serializer=getattr(service_pb2, name + "Response").SerializeToString,
             )
@@ -187,6 +188,15 @@ class FakeServer:
             self.calls.append(name)
             try:
                 return self.unary[name](request)
+            except errors.Error as error:
+                abort(context, error)
+
+        return method
+
+    def _streaming(self, name):
+        def method(request, context):
+            try:
+                yield from self.streaming[name](request)
             except errors.Error as error:
                 abort(context, error)
 
