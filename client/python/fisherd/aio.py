@@ -279,9 +279,12 @@ class Client:
             response_deserializer=service_pb2.WatchResponse.FromString,
         )
         backoff = watching.new_backoff()
+        last: errors.Error | None = None
         while True:
-            call = start(service_pb2.WatchRequest(prefix=prefix), metadata=self._metadata())
-            last: errors.Error | None = None
+            call = start(
+                service_pb2.WatchRequest(prefix=prefix), metadata=self._metadata(), wait_for_ready=last is not None
+            )
+            last = None
             try:
                 async for response in call:
                     backoff.reset()
