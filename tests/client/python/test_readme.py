@@ -2,8 +2,9 @@
 
 import re
 
-import fisherd
 import numpy as np
+
+import fisherd
 from conftest import ROOT
 
 
