@@ -69,8 +69,8 @@ void TowerState::OnAck(const v1::Progress& progress) {
 
 void TowerState::OnRefused(int64_t step, const absl::Status& status) {
   const std::string reason = ErrorReason(status);
+  if (!buffer_.open() && (step > 0 || reason == "OLD_INCARNATION")) return;  // see the header
   if (step == 0) return End(status);
-  if (!buffer_.open()) return;  // of a writer before this one
   if (LosesTower(reason)) return End(status);
   if (reason == "STEP_OUT_OF_ORDER") return;
   if (step < buffer_.next() || reason == "STEP_LATE" || reason == "STEP_FAILED" ||

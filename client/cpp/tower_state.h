@@ -36,7 +36,9 @@ class TowerState {
   void OnOpened(const v1::Progress& progress);
   void OnAck(const v1::Progress& progress);
   void OnHold(int64_t step) { buffer_.OnHold(step); }
-  // Of a batch, or of the tower itself: step 0.
+  // Of a batch, or of the tower itself: step 0. Before `opened`, what is said of batches, and that
+  // an incarnation has ended, is of a writer before this one; `open` is to be sent once more then,
+  // lest it was of this one's.
   void OnRefused(int64_t step, const absl::Status& status);
   void OnCut() { buffer_.OnCut(); }
 

@@ -177,6 +177,13 @@ void UpdateStream::Impl::FreeShared(const v1::Progress& progress) {
   memory_->OnEnded({progress.factor(), progress.tower()}, progress.incarnation(), progress.next());
 }
 
+void UpdateStream::Impl::OpenAgain(const v1::Refused& refused) {
+  const auto found = towers_.find({refused.factor(), refused.tower()});
+  if (refused.step() != 0 || found == towers_.end()) return;
+  found->second->to_open = true;
+  Queue(found->second);
+}
+
 void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
   const v1::Progress& opened = response.opened().progress();
   const v1::Progress& ack = response.ack().progress();
@@ -192,9 +199,10 @@ void UpdateStream::Impl::Handle(const v1::UpdateResponse& response) {
     case v1::UpdateResponse::kHold:
       return Apply(hold, [&](TowerState& state) { state.OnHold(hold.step()); });
     case v1::UpdateResponse::kRefused:
-      return Apply(refused, [&](TowerState& state) {
+      Apply(refused, [&](TowerState& state) {
         state.OnRefused(refused.step(), FromProto(refused.status()));
       });
+      return OpenAgain(refused);
     case v1::UpdateResponse::ANSWER_NOT_SET:
       return;  // of a later version
   }

@@ -112,6 +112,8 @@ class UpdateStream::Impl {
   void Apply(const Message& about, Change change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What the tower's ended steps have left in shared memory may be used again.
   void FreeShared(const v1::Progress& progress) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After a refusal of the tower that did not end it, see TowerState::OnRefused.
+  void OpenAgain(const v1::Refused& refused) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // After every change to a tower: its bytes, and what waits for them or for the tower.
   void Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,0 +1,1 @@
+"""The messages of proto/fisherd/v1, generated when the package is built."""
