@@ -60,6 +60,8 @@ struct FactorEnvironment {
   uint64_t epoch = 0;            // the server's start number
   // The most that the open steps of one factor may hold of batch_budget.
   int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();
+  // Rows times elements of the state up to which a step is small, see PendingBatch::Complete.
+  double small_work = 0;
   // Of a restored factor, in place of its gather_timeout.
   absl::Duration recovery_timeout = absl::Minutes(10);
 };
@@ -107,6 +109,10 @@ class ProgressListener {
   virtual void OnHold(const std::shared_ptr<Factor>& factor, int tower, int64_t step) = 0;
 };
 
+// The end of a step, to be called once, soon, by whoever was given it, with no locks held. Empty if
+// there is none.
+using SmallCommit = std::function<void()>;
+
 // A batch on its way in. Used by one thread; abandoned when it goes before Complete.
 class PendingBatch {
  public:
@@ -120,7 +126,9 @@ class PendingBatch {
   // when all towers' batches are there. OK too if it had to make room meanwhile, which the listener
   // is told, or if its step is ending without it. FAILED_PRECONDITION (OLD_INCARNATION,
   // TOWER_CLAIMED, STEP_LATE, STEP_FAILED) if the step no longer wants it.
-  absl::Status Complete(int64_t rows);
+  //
+  // With `commit`, a step that takes less time than to wake another thread is left to the caller.
+  absl::Status Complete(int64_t rows, SmallCommit* commit = nullptr);
 
  private:
   friend class Factor;
@@ -338,7 +346,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
                                              const ProgressListener* stream, Aftermath& after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckMissed(const Lane& lane, const BatchHeader& header) const;
-  absl::Status CompleteBatch(const PendingBatch& pending);
+  absl::Status CompleteBatch(const PendingBatch& pending, SmallCommit* commit);
   void AbandonBatch(const PendingBatch& pending);
   void ApplyHolds(size_t lane, std::span<const StepGather::Hold> holds, Aftermath& after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -349,7 +357,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   void SettleLater(Aftermath after) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // factor_commit.cc: how steps end.
-  void Look(size_t lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Look(size_t lane, SmallCommit* commit = nullptr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsSmall(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   StepGather::Verdict VerdictOf(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunCommit();
   std::optional<Ending> TakeStep();

@@ -18,13 +18,28 @@ StepGather::Verdict Factor::VerdictOf(const Lane& lane) const {
 }
 
 // The lane's next step may have all that it takes.
-void Factor::Look(size_t lane) {
+void Factor::Look(size_t lane, SmallCommit* commit) {
   if (lanes_[lane].gather.committing() || VerdictOf(lanes_[lane]) == StepGather::Verdict::kWait) {
     return;
   }
   to_look_at_.push_back(lane);
   if (std::exchange(commit_scheduled_, true)) return;
-  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
+  SmallCommit run = [self = shared_from_this()] { self->RunCommit(); };
+  if (commit != nullptr && IsSmall(lanes_[lane])) {
+    *commit = std::move(run);
+  } else {
+    environment_.pool->Schedule(std::move(run));
+  }
+}
+
+// Nothing but a product that is done sooner than another thread has woken up.
+bool Factor::IsSmall(const Lane& lane) const {
+  if (environment_.store != nullptr || !results_.all().empty()) return false;
+  const auto batches = lane.batches.find(lane.gather.next());
+  if (batches == lane.batches.end()) return false;
+  int64_t rows = 1;
+  for (const auto& batch : batches->second) rows += batch == nullptr ? 0 : batch->rows();
+  return static_cast<double>(rows) * kind_->state_shape().size() <= environment_.small_work;
 }
 
 // One step per task, so that a factor far ahead does not keep others waiting.

@@ -42,6 +42,7 @@ FactorRegistry::FactorRegistry(const RegistryOptions& options)
                    .store = options.store,
                    .epoch = options.epoch,
                    .factor_batch_limit = options.factor_batch_limit,
+                   .small_work = options.small_work,
                    .recovery_timeout = options.recovery_timeout},
       window_(options.window),
       gather_timeout_(options.gather_timeout),

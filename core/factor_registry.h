@@ -26,6 +26,7 @@ struct RegistryOptions {
   int64_t state_budget = 0;                                          // bytes
   int64_t batch_budget = 0;                                          // bytes
   int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();  // of it, for one factor
+  double small_work = 0;                                             // see FactorEnvironment
   // What a specification leaves open.
   int window = 4;
   absl::Duration gather_timeout = absl::InfiniteDuration();

@@ -70,10 +70,10 @@ PendingBatch::~PendingBatch() {
   if (!done_) factor_->AbandonBatch(*this);
 }
 
-absl::Status PendingBatch::Complete(int64_t rows) {
+absl::Status PendingBatch::Complete(int64_t rows, SmallCommit* commit) {
   if (absl::Status status = rows_->Finish(rows); !status.ok()) return status;
   done_ = true;
-  return factor_->CompleteBatch(*this);
+  return factor_->CompleteBatch(*this, commit);
 }
 
 // ---- Towers
@@ -267,7 +267,8 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
         absl::StrFormat("no memory for a batch of %d bytes", kind_->HeldBytes(header)));
   }
   const auto rows = std::make_shared<IncomingBatch>(
-      BatchReader(header.tensors, header.tensors[0].shape[0], std::move(batch)), header.label);
+      BatchReader(header.tensors, header.tensors[0].shape[0], std::move(batch)),
+      header.tensors[0].shape[0], header.label);
   StepBatches& batches = lane.batches[header.step];
   batches.resize(std::max<size_t>(batches.size(), index + 1));
   batches[index] = rows;
@@ -275,13 +276,13 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
                             shared_from_this(), header, stream, answer->ticket, rows))};
 }
 
-absl::Status Factor::CompleteBatch(const PendingBatch& pending) {
+absl::Status Factor::CompleteBatch(const PendingBatch& pending, SmallCommit* commit) {
   MutexLock lock(&mutex_);
   if (retired_ || pending.incarnation_ != incarnation_) return OldIncarnation(pending.incarnation_);
   Lane& lane = LaneOf(pending.tower_);
   const int index = IndexOf(pending.tower_);
   if (lane.gather.Complete(pending.step_, index, pending.ticket_)) {
-    Look(&lane - lanes_.data());
+    Look(&lane - lanes_.data(), commit);
     return absl::OkStatus();
   }
   if (towers_[pending.tower_].stream.get() != pending.stream_) return TakenOver(pending.tower_);

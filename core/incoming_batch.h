@@ -19,7 +19,9 @@ namespace fisherd::core {
 // From its header on. Filled by one thread; another may drop it meanwhile.
 class IncomingBatch {
  public:
-  IncomingBatch(BatchReader reader, uint64_t label) : label_(label), reader_(std::move(reader)) {}
+  // `rows` of its first tensor.
+  IncomingBatch(BatchReader reader, int64_t rows, uint64_t label)
+      : rows_(rows), label_(label), reader_(std::move(reader)) {}
 
   // One frame: see BatchReader. OK if the batch has been dropped: then the pieces are not looked
   // at.
@@ -31,9 +33,11 @@ class IncomingBatch {
   // The finished batch.
   std::unique_ptr<Batch> Release();
 
+  int64_t rows() const { return rows_; }
   uint64_t label() const { return label_; }
 
  private:
+  const int64_t rows_;
   const uint64_t label_;
   Mutex mutex_;
   std::optional<BatchReader> reader_ ABSL_GUARDED_BY(mutex_);  // none: dropped

@@ -100,9 +100,16 @@ Session::Session(core::FactorRegistry& registry, SessionTable& sessions, std::fu
     : registry_(registry), sessions_(sessions), wake_(std::move(wake)), regions_(regions) {}
 
 absl::Status Session::Receive(std::span<const std::string_view> message) {
-  core::MutexLock receiving(&receiving_);
-  if (const auto reason = closed()) return *reason;
-  return ReceiveFrame(message);
+  core::SmallCommit commit;
+  absl::Status status;
+  {
+    core::MutexLock receiving(&receiving_);
+    if (const auto reason = closed()) return *reason;
+    status = ReceiveFrame(message);
+    commit = std::exchange(commit_, nullptr);
+  }
+  if (commit) commit();
+  return status;
 }
 
 absl::Status Session::ReceiveFrame(std::span<const std::string_view> message) {
@@ -270,7 +277,7 @@ absl::Status Session::AddRows(const UpdateFrame& frame) {
 
 void Session::EndBatch(const v1::BatchEnd& end) {
   if (batch_->pending != nullptr) {
-    if (absl::Status status = batch_->pending->Complete(end.rows()); !status.ok()) {
+    if (absl::Status status = batch_->pending->Complete(end.rows(), &commit_); !status.ok()) {
       RefuseBatch(status);
     }
   }

@@ -116,6 +116,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   bool entered_ ABSL_GUARDED_BY(receiving_) = false;
   core::ClientId client_ ABSL_GUARDED_BY(receiving_){};
   std::optional<IncomingBatch> batch_ ABSL_GUARDED_BY(receiving_);
+  core::SmallCommit commit_ ABSL_GUARDED_BY(receiving_);  // for when the lock is no longer held
 
   mutable core::Mutex mutex_;  // nothing is called while it is held
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);

@@ -25,7 +25,7 @@ namespace {
 // The same bits whichever way.
 template <typename T>
 void SumPass(const Pass<T>& pass) {
-  if (pass.narrow && pass.chains[0].rows <= kFewRows) {
+  if (pass.narrow && pass.chains.size() == 1 && pass.chains[0].rows <= kFewRows) {
     SumFewRows(pass);
   } else if (pass.cols < kLine<T>) {
     SumNarrow(pass);
@@ -104,7 +104,8 @@ AdvancePlan<T>::AdvancePlan(const Step& step)
   CutIntoChains(Gather() ? std::span<const TowerRows<T>>(&gathered_, 1) : step.towers);
   constexpr double kLeast = std::is_same_v<T, float> ? 1e-30 : 0;
   constexpr double kMost = std::is_same_v<T, float> ? 1e30 : std::numeric_limits<double>::max();
-  narrow_ = chains_.size() == 1 && chains_[0].weight >= kLeast && chains_[0].weight <= kMost &&
+  const auto runs = std::ranges::count(chains_, false, &Chain::continues);
+  narrow_ = runs == 1 && chains_[0].weight >= kLeast && chains_[0].weight <= kMost &&
             (step.decay == 0 || step.decay >= kLeast);
 }
 
@@ -137,7 +138,10 @@ void AdvancePlan<T>::CutIntoChains(std::span<const TowerRows<T>> towers) {
     for (int64_t row = 0; row < tower.rows;) {
       // A chain is full, or ends where the scale changes.
       if (chains_.empty() || chains_.back().rows == kChainRows || chains_.back().weight != weight) {
-        chains_.push_back({.first_segment = static_cast<int>(segments_.size()), .weight = weight});
+        const bool continues = chains_.size() % kPassChains != 0 && chains_.back().weight == weight;
+        chains_.push_back({.first_segment = static_cast<int>(segments_.size()),
+                           .weight = weight,
+                           .continues = continues});
       }
       const int64_t rows = std::min(kChainRows - chains_.back().rows, tower.rows - row);
       segments_.push_back({.tower = &tower, .first = row, .rows = rows});
@@ -155,19 +159,22 @@ T AdvancePlan<T>::Advance(const Tile& tile, bool find_largest, const T* from, T*
   if (chains_.size() > kPassChains) sums = SumsFor((tile.last_row - tile.first_row) * stride);
   for (size_t k = 0; k < chains_.size(); k += kPassChains) {
     const size_t count = std::min<size_t>(kPassChains, chains_.size() - k);
-    const Pass<T> pass{.chains = std::span(chains_).subspan(k, count),
-                       .segments = segments_,
-                       .narrow = narrow_,
-                       .begins = k == 0,
-                       .ends = k + count == chains_.size(),
-                       .decay = step_.decay,
-                       .left_cols = step_.left_cols,
-                       .cols = step_.right_cols,
-                       .tile = tile,
-                       .from = from,
-                       .to = to,
-                       .sums = sums,
-                       .sums_stride = stride};
+    Pass<T> pass{.chains = std::span(chains_).subspan(k, count),
+                 .segments = segments_,
+                 .narrow = narrow_,
+                 .begins = k == 0,
+                 .ends = k + count == chains_.size(),
+                 .decay = step_.decay,
+                 .left_cols = step_.left_cols,
+                 .cols = step_.right_cols,
+                 .tile = tile,
+                 .from = from,
+                 .to = to,
+                 .sums = sums,
+                 .sums_stride = stride};
+    for (const Chain& chain : pass.chains) {
+      if (!chain.continues) pass.weights[pass.runs++] = chain.weight;
+    }
     if constexpr (std::is_same_v<T, float>) {
       HWY_DYNAMIC_DISPATCH(SumPassFloat)(pass);
     } else {

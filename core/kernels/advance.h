@@ -14,7 +14,8 @@
 
 namespace fisherd::kernels {
 
-// Rows of a chain (SPEC §1), and how many chains a tile goes through before it looks at the state.
+// Rows of a chain (SPEC §1), and how many chains a tile goes through before it looks at the state:
+// a pass.
 inline constexpr int64_t kChainRows = 256;
 inline constexpr int64_t kPassChains = 4;
 
@@ -35,15 +36,16 @@ struct TowerRows {
 //
 // The sum is defined, so that its bits are: rows in order, towers ascending, in chains of 256 rows.
 // A chain goes on over towers of the same scale (so that T towers of n rows are one tower of T·n),
-// and ends where the scale changes. Within a chain it is one multiply-add a row, in T. Then, with
-// w = weight·scale of the chain, taken in 64 bits:
-//   one chain c, T = float:  hi(decay)·from + (hi(w)·c + lo(decay)·from), a multiply-add in T for
-//                            each +, where hi is x rounded to T and lo what that leaves. So the
-//                            arithmetic is T's, and still a decay near 1 is not rounded to 32 bits,
-//                            which would drift from total_weight.
-//   otherwise:               decay·from + Σ w·c in order, multiply-adds in 64 bits, rounded once.
-//                            (Also for one chain if w or decay is so small or large that hi or lo
-//                            might leave T's normal range.)
+// and ends where the scale changes. Within a chain it is one multiply-add a row, in T. Of every
+// four chains, a pass, those that follow on each other with the same scale are added in order, in
+// T: a run. Then, with w = weight·scale of the run, taken in 64 bits:
+//   one run r, T = float:  hi(decay)·from + (hi(w)·r + lo(decay)·from), a multiply-add in T for
+//                          each +, where hi is x rounded to T and lo what that leaves. So the
+//                          arithmetic is T's, and still a decay near 1 is not rounded to 32 bits,
+//                          which would drift from total_weight.
+//   otherwise:             decay·from + Σ w·r in order, multiply-adds in 64 bits, rounded once.
+//                          (Also for one run if w or decay is so small or large that hi or lo
+//                          might leave T's normal range.)
 // The same bits for every tiling, in place or not, and on every target that has FMA; without FMA a
 // multiply-add rounds twice.
 template <typename T>
@@ -91,7 +93,8 @@ class AdvancePlan {
     int first_segment = 0;
     int segments = 0;
     int64_t rows = 0;
-    double weight = 0;  // weight·scale
+    double weight = 0;       // weight·scale
+    bool continues = false;  // the run of the chain before
   };
   int64_t chains() const { return static_cast<int64_t>(chains_.size()); }
 
@@ -101,7 +104,7 @@ class AdvancePlan {
 
   Step step_;
   int64_t depth_ = 0;
-  bool narrow_ = false;    // whether T's own arithmetic does, as said above
+  bool narrow_ = false;    // one run, for which T's own arithmetic does, as said above
   TowerRows<T> gathered_;  // all towers' rows, if each has few
   std::unique_ptr<T[], void (*)(T*)> gathered_elements_;
   std::vector<Segment> segments_;

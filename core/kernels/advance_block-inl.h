@@ -56,7 +56,7 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
   const T* const from = pass.from + at;
   const bool full = block.rows == kRows && block.cols == kVectors * lanes;
   HWY_ALIGN T sums[kPassChains * kRows * kStride];
-  T* out = sums;
+  T* out = sums;  // of the run
   for (const auto& chain : pass.chains) {
     // What the last chain and the next block will meet is fetched by and by: all at once, the
     // chain's own rows would have to wait.
@@ -93,7 +93,23 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
         right += width;
       }
     }
-    if (full && pass.narrow) {
+    if (chain.continues) {
+#define ROW(r)                                                                \
+  if constexpr (kRows > r) {                                                  \
+    c##r##0 = hn::Add(hn::Load(d, out + r * kStride), c##r##0);               \
+    if constexpr (kVectors > 1) {                                             \
+      c##r##1 = hn::Add(hn::Load(d, out + r * kStride + lanes), c##r##1);     \
+    }                                                                         \
+    if constexpr (kVectors > 2) {                                             \
+      c##r##2 = hn::Add(hn::Load(d, out + r * kStride + 2 * lanes), c##r##2); \
+    }                                                                         \
+  }
+      FISHERD_ROWS(ROW)
+#undef ROW
+    } else if (&chain != &pass.chains.front()) {
+      out += kRows * kStride;
+    }
+    if (meets && pass.narrow) {
       FISHERD_AVERAGE(T, pass);
       const T* old = from;
       T* to = pass.to + at;
@@ -121,7 +137,6 @@ HWY_NOINLINE void SumBlock(const Pass<T>& pass, const Block& block, int64_t pane
   }
     FISHERD_ROWS(ROW)
 #undef ROW
-    out += kRows * kStride;
   }
   FinishBlock(pass, block, sums, kRows * kStride, kStride);
 }

@@ -22,21 +22,20 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <typename T>
 using Tag = hn::CappedTag<T, kLine<T>>;
 
-// decay·from + weight·sum in T, as advance.h defines it for one chain. Its numbers are vectors
+// decay·from + weight·sum in T, as advance.h defines it for one run. Its numbers are vectors
 // already, which the compiler keeps in registers.
-#define FISHERD_AVERAGE(T, pass)                                                             \
-  const Tag<T> average_tag;                                                                  \
-  const T average_decay = static_cast<T>((pass).decay);                                      \
-  const auto decay_high = hn::Set(average_tag, average_decay);                               \
-  const auto decay_low = hn::Set(average_tag, static_cast<T>((pass).decay - average_decay)); \
-  const auto chain_weight = hn::Set(average_tag, static_cast<T>((pass).chains[0].weight));   \
-  const auto average = [&](auto from, auto sum) HWY_ATTR {                                   \
-    if constexpr (std::is_same_v<T, double>) { /* nothing is left of the decay */            \
-      return hn::MulAdd(decay_high, from, hn::Mul(chain_weight, sum));                       \
-    } else {                                                                                 \
-      return hn::MulAdd(decay_high, from,                                                    \
-                        hn::MulAdd(chain_weight, sum, hn::Mul(decay_low, from)));            \
-    }                                                                                        \
+#define FISHERD_AVERAGE(T, pass)                                                                  \
+  const Tag<T> average_tag;                                                                       \
+  const T average_decay = static_cast<T>((pass).decay);                                           \
+  const auto decay_high = hn::Set(average_tag, average_decay);                                    \
+  const auto decay_low = hn::Set(average_tag, static_cast<T>((pass).decay - average_decay));      \
+  const auto run_weight = hn::Set(average_tag, static_cast<T>((pass).weights[0]));                \
+  const auto average = [&](auto from, auto sum) HWY_ATTR {                                        \
+    if constexpr (std::is_same_v<T, double>) { /* nothing is left of the decay */                 \
+      return hn::MulAdd(decay_high, from, hn::Mul(run_weight, sum));                              \
+    } else {                                                                                      \
+      return hn::MulAdd(decay_high, from, hn::MulAdd(run_weight, sum, hn::Mul(decay_low, from))); \
+    }                                                                                             \
   }
 
 // `count` elements that follow on each other, in T.
@@ -81,21 +80,21 @@ HWY_INLINE void StoreNarrow(hn::Vec<Tag<double>> value, T* to) {
   }
 }
 
-// The chains of a block, in 64 bits: onto the sums, unless it begins; into the state, if it ends.
-// The chains' sums are `chain_stride` apart, rows of them `stride`.
+// The runs of a block, in 64 bits: onto the sums, unless it begins; into the state, if it ends. The
+// runs' sums are `run_stride` apart, rows of them `stride`.
 template <bool kBegins, bool kEnds, typename T>
-HWY_NOINLINE void FoldBlock(const Pass<T>& pass, const Block& block, const T* chain,
-                            int64_t chain_stride, int64_t stride) {
+HWY_NOINLINE void FoldBlock(const Pass<T>& pass, const Block& block, const T* run,
+                            int64_t run_stride, int64_t stride) {
   const Tag<double> wide;
   const int64_t lanes = hn::Lanes(wide);
-  const auto& chains = pass.chains;
-  const size_t count = chains.size();
+  const int count = pass.runs;
+  const double* weights = pass.weights;
   const auto decay = hn::Set(wide, pass.decay);
-  const auto weight0 = hn::Set(wide, chains[0].weight);
-  const auto weight1 = hn::Set(wide, chains[count > 1 ? 1 : 0].weight);
-  const auto weight2 = hn::Set(wide, chains[count > 2 ? 2 : 0].weight);
-  const auto weight3 = hn::Set(wide, chains[count > 3 ? 3 : 0].weight);
-  for (int64_t r = 0; r < block.rows; ++r, chain += stride) {
+  const auto weight0 = hn::Set(wide, weights[0]);
+  const auto weight1 = hn::Set(wide, weights[count > 1 ? 1 : 0]);
+  const auto weight2 = hn::Set(wide, weights[count > 2 ? 2 : 0]);
+  const auto weight3 = hn::Set(wide, weights[count > 3 ? 3 : 0]);
+  for (int64_t r = 0; r < block.rows; ++r, run += stride) {
     double* HWY_RESTRICT sums = nullptr;
     if constexpr (!kBegins || !kEnds) {
       sums = pass.sums + (block.row + r - pass.tile.first_row) * pass.sums_stride + block.col -
@@ -104,11 +103,11 @@ HWY_NOINLINE void FoldBlock(const Pass<T>& pass, const Block& block, const T* ch
     const T* from = pass.from + (block.row + r) * pass.cols + block.col;
     T* to = pass.to + (block.row + r) * pass.cols + block.col;
     const auto sum = [&](int64_t k) HWY_ATTR {
-      const auto x = LoadWide(chain + k);
+      const auto x = LoadWide(run + k);
       auto s = kBegins ? hn::Mul(weight0, x) : hn::MulAdd(weight0, x, hn::Load(wide, sums + k));
-      if (count > 1) s = hn::MulAdd(weight1, LoadWide(chain + chain_stride + k), s);
-      if (count > 2) s = hn::MulAdd(weight2, LoadWide(chain + 2 * chain_stride + k), s);
-      if (count > 3) s = hn::MulAdd(weight3, LoadWide(chain + 3 * chain_stride + k), s);
+      if (count > 1) s = hn::MulAdd(weight1, LoadWide(run + run_stride + k), s);
+      if (count > 2) s = hn::MulAdd(weight2, LoadWide(run + 2 * run_stride + k), s);
+      if (count > 3) s = hn::MulAdd(weight3, LoadWide(run + 3 * run_stride + k), s);
       return s;
     };
     if constexpr (!kEnds) {
@@ -128,24 +127,24 @@ HWY_NOINLINE void FoldBlock(const Pass<T>& pass, const Block& block, const T* ch
   }
 }
 
-// A block whose chains' sums are in `chain`. There and in the sums before, whole vectors may be
+// A block whose runs' sums are in `run`. There and in the sums before, whole vectors may be
 // read beyond the block's columns.
 template <typename T>
-HWY_NOINLINE void FinishBlock(const Pass<T>& pass, const Block& block, const T* chain,
-                              int64_t chain_stride, int64_t stride) {
+HWY_NOINLINE void FinishBlock(const Pass<T>& pass, const Block& block, const T* run,
+                              int64_t run_stride, int64_t stride) {
   if (pass.narrow) {
     for (int64_t r = 0; r < block.rows; ++r) {
       const int64_t at = (block.row + r) * pass.cols + block.col;
-      AverageRun(pass, chain + r * stride, block.cols, pass.from + at, pass.to + at);
+      AverageRun(pass, run + r * stride, block.cols, pass.from + at, pass.to + at);
     }
   } else if (pass.begins && pass.ends) {
-    FoldBlock<true, true>(pass, block, chain, chain_stride, stride);
+    FoldBlock<true, true>(pass, block, run, run_stride, stride);
   } else if (pass.begins) {
-    FoldBlock<true, false>(pass, block, chain, chain_stride, stride);
+    FoldBlock<true, false>(pass, block, run, run_stride, stride);
   } else if (pass.ends) {
-    FoldBlock<false, true>(pass, block, chain, chain_stride, stride);
+    FoldBlock<false, true>(pass, block, run, run_stride, stride);
   } else {
-    FoldBlock<false, false>(pass, block, chain, chain_stride, stride);
+    FoldBlock<false, false>(pass, block, run, run_stride, stride);
   }
 }
 

@@ -10,12 +10,14 @@
 
 namespace fisherd::kernels {
 
-// One tile, and some of the chains.
+// One tile, and a pass of chains.
 template <typename T>
 struct Pass {
   std::span<const typename AdvancePlan<T>::Chain> chains;      // 1 to kPassChains
   std::span<const typename AdvancePlan<T>::Segment> segments;  // what chains count in
-  bool narrow = false;  // one chain, which meets the state in T
+  double weights[kPassChains] = {};                            // of the runs that the chains make
+  int runs = 0;
+  bool narrow = false;  // one run, which meets the state in T
   bool begins = false;  // else there are sums of the chains before
   bool ends = false;    // meets the state, else leaves sums
   double decay = 0;

@@ -89,11 +89,11 @@ void SumNarrow(const Pass<T>& pass) {
   const int64_t lanes = hn::Lanes(Tag<T>());
   const int64_t rows = 2 * lanes;
   const int64_t last = std::min(pass.tile.last_row, pass.left_cols);
-  // As the state has them: rows of a chain follow on each other without a gap, or a line apart.
+  // As the state has them: rows of a run follow on each other without a gap, or a line apart.
   const int64_t stride = pass.narrow ? pass.cols : kLine<T>;
-  constexpr int64_t kChain = (2 * kLine<T> + 1) * kLine<T>;
+  constexpr int64_t kRun = (2 * kLine<T> + 1) * kLine<T>;
   HWY_ALIGN T columns[2 * kLine<T> * kLine<T>];
-  HWY_ALIGN T sums[kPassChains * kChain] = {};
+  HWY_ALIGN T sums[kPassChains * kRun] = {};
   for (int64_t row = pass.tile.first_row; row < last; row += rows) {
     // The second vector may have nothing left to do: then it does what the first does.
     const int64_t row1 = row + lanes < last ? row + lanes : row;
@@ -101,16 +101,19 @@ void SumNarrow(const Pass<T>& pass) {
     T* out = sums;
     for (const auto& chain : pass.chains) {
       SumAllColumns(pass, chain, row, row1, columns, rows);
+      if (!chain.continues && &chain != &pass.chains.front()) out += kRun;
       for (int64_t r = 0; r < block.rows; ++r) {
-        for (int64_t j = 0; j < pass.cols; ++j) out[r * stride + j] = columns[j * rows + r];
+        for (int64_t j = 0; j < pass.cols; ++j) {
+          const T sum = columns[j * rows + r];
+          out[r * stride + j] = chain.continues ? out[r * stride + j] + sum : sum;
+        }
       }
-      out += kChain;
     }
     if (pass.narrow) {
       AverageRun(pass, sums, block.rows * pass.cols, pass.from + row * pass.cols,
                  pass.to + row * pass.cols);
     } else {
-      FinishBlock(pass, block, sums, kChain, stride);
+      FinishBlock(pass, block, sums, kRun, stride);
     }
   }
   SumBiasRow(pass);

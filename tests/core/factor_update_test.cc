@@ -219,6 +219,61 @@ TEST_F(FactorUpdateTest, ATakenOverBatchCannotComplete) {
   EXPECT_EQ(factor->Describe().next, 1);
 }
 
+class SmallStepTest : public FactorTest {
+ protected:
+  // A golden batch of two rows, onto six elements.
+  SmallStepTest()
+      : FactorTest({.state_budget = 1 << 20, .batch_budget = 1 << 20, .small_work = 18}) {}
+
+  SmallCommit Complete(const std::shared_ptr<Factor>& factor, int64_t step, int64_t rows = 2) {
+    if (stream_ == nullptr) stream_ = OpenTower(*factor, 0);
+    auto batch = factor->Begin(Header(*factor, step, rows), stream_.get());
+    EXPECT_TRUE(batch.ok()) << batch.status();
+    Floats elements = golden_batch_;
+    elements.resize(rows * 4, 1);
+    EXPECT_TRUE(Fill(*batch->pending, elements, rows).ok());
+    SmallCommit commit;
+    EXPECT_TRUE(batch->pending->Complete(rows, &commit).ok());
+    return commit;
+  }
+
+  std::shared_ptr<CountingListener> stream_;
+};
+
+TEST_F(SmallStepTest, IsLeftToWhoCompletesIt) {
+  const auto factor = Create("f", Golden());
+  const SmallCommit commit = Complete(factor, 1);
+  ASSERT_TRUE(commit);
+  EXPECT_EQ(factor->Describe().next, 1) << "nobody else does it";
+  commit();
+  EXPECT_EQ(factor->Describe().next, 2);
+  EXPECT_EQ(Elements(Read(*factor)), golden_covariance_);
+  EXPECT_EQ(stream_->calls(), 1) << "told before the call has returned";
+}
+
+TEST_F(SmallStepTest, TakesThoseBehindItAlong) {
+  const auto factor = Create("f", Golden());
+  const SmallCommit commit = Complete(factor, 1);
+  EXPECT_FALSE(Complete(factor, 2)) << "one at a time";
+  commit();
+  EXPECT_TRUE(ReadAfter(*factor, 2).ok());
+}
+
+TEST_F(SmallStepTest, ALargeOneGoesToThePool) {
+  const auto factor = Create("f", Golden());
+  EXPECT_FALSE(Complete(factor, 1, 3));
+  EXPECT_TRUE(ReadAfter(*factor, 1).ok());
+}
+
+TEST_F(SmallStepTest, OneWithResultsToComputeGoesToThePool) {
+  const auto factor = Create("f", Golden());
+  const OperatorSpec cholesky{.kind = OperatorKind::kCholesky, .damping = "d"};
+  ASSERT_TRUE(registry_->dampings().Set("d", 0.5).ok());
+  ASSERT_TRUE(factor->Register(cholesky, {.kind = RefreshKind::kEveryNSteps, .steps = 1}).ok());
+  EXPECT_FALSE(Complete(factor, 1));
+  EXPECT_TRUE(ReadAfter(*factor, 1).ok());
+}
+
 TEST_F(FactorUpdateTest, NobodyOpensATowerThatIsNot) {
   const auto factor = Create("f", Golden());
   const auto stream = std::make_shared<CountingListener>();

@@ -38,10 +38,11 @@ class IncomingBatchTest : public ::testing::Test {
   int alive_ = 0;
   IncomingBatch batch_{BatchReader({{TensorRole::kInputs, 0, DataType::kFloat32, {2, 2}}}, 2,
                                    std::make_unique<CountingBatch>(alive_)),
-                       /*label=*/7};
+                       /*rows=*/2, /*label=*/7};
 };
 
 TEST_F(IncomingBatchTest, TakesRowsAndIsReleased) {
+  EXPECT_EQ(batch_.rows(), 2);
   EXPECT_EQ(batch_.label(), 7);
   EXPECT_TRUE(AddRow(0).ok());
   EXPECT_FALSE(batch_.Finish(2).ok()) << "a row is missing";

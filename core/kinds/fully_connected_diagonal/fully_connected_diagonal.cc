@@ -206,8 +206,8 @@ double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) co
     largest = std::max(largest, product);
     rows += squares.rows;
   }
-  // A chain may go on over several towers.
-  if (std::min(rows, kernels::kChainRows) * largest > MaxOf(spec_.dtype)) return kInfinity;
+  // A run of chains may go on over several towers.
+  if (std::min(rows, kernels::kPassChains * kernels::kChainRows) * largest > MaxOf(spec_.dtype)) return kInfinity;
   bound *= kSlack;
   return bound <= MaxOf(spec_.dtype) ? bound : kInfinity;
 }

@@ -51,6 +51,9 @@ const StepShape kShapes[] = {
     // More chains than a pass takes.
     {20, 50, {1100, 300}},
     {9, 100, {1024, 1}},
+    {24, 53, {1024}},
+    {18, 48, {2100}},
+    {11, 9, {520, 520, 520}},
     {20, 5, {1300}},
     {7, 49, {5, 6, 7, 8, 9, 10, 11, 12, 13}},
     {31, 4, {8}},
@@ -178,17 +181,29 @@ class Case {
         ++chain.rows;
       }
     }
+    struct Run {
+      double weight;
+      T sum = 0;
+    };
+    std::vector<Run> runs;
+    for (size_t k = 0; k < chains.size(); ++k) {
+      if (k % 4 == 0 || chains[k].weight != chains[k - 1].weight) {
+        runs.push_back({chains[k].weight, chains[k].sum});
+      } else {
+        runs.back().sum += chains[k].sum;
+      }
+    }
     const T from = from_[i * outputs_ + j];
-    if (chains.size() == 1 && std::is_same_v<T, float> && weight_ >= 1e-20 && weight_ <= 1e20 &&
+    if (runs.size() == 1 && std::is_same_v<T, float> && weight_ >= 1e-20 && weight_ <= 1e20 &&
         (decay_ == 0 || decay_ >= 1e-20)) {
       const T decay = static_cast<T>(decay_);
-      const T weight = static_cast<T>(chains[0].weight);
+      const T weight = static_cast<T>(runs[0].weight);
       const T low_decay = static_cast<T>(decay_ - decay);
-      return MulAdd(decay, from, MulAdd(weight, chains[0].sum, low_decay * from));
+      return MulAdd(decay, from, MulAdd(weight, runs[0].sum, low_decay * from));
     }
-    double sum = chains[0].weight * static_cast<double>(chains[0].sum);
-    for (size_t k = 1; k < chains.size(); ++k) {
-      sum = MulAdd<double>(chains[k].weight, chains[k].sum, sum);
+    double sum = runs[0].weight * static_cast<double>(runs[0].sum);
+    for (size_t k = 1; k < runs.size(); ++k) {
+      sum = MulAdd<double>(runs[k].weight, runs[k].sum, sum);
     }
     return static_cast<T>(MulAdd<double>(decay_, from, sum));
   }
