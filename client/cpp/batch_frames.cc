@@ -121,15 +121,14 @@ v1::BatchHeader MakeHeader(const BatchIdentity& identity, const BatchTensors& ba
   return header;
 }
 
-// To the message, or to its place in the block.
-void CopyRows(const BatchTensors& batch, int64_t first, int64_t count, EncodedBatch& encoded,
-              v1::BatchRows& rows) {
+// The elements of `rows`, to the message or to its place in the block.
+void CopyRows(const BatchTensors& batch, EncodedBatch& encoded, v1::BatchRows& rows) {
+  const int64_t first = rows.first_row();
+  const int64_t count = rows.row_count();
   const auto copy = [&](const auto& take) {
     for (const MatrixView& matrix : batch.tensors) ForBytes(matrix, first, count, take);
   };
   const int64_t bytes = count * batch.row_bytes();
-  rows.set_first_row(first);
-  rows.set_row_count(count);
   if (encoded.block != nullptr) {
     const int64_t offset = first * batch.row_bytes();
     rows.mutable_shared()->set_offset(encoded.block->offset() + offset);
@@ -212,6 +211,12 @@ v1::UpdateRequest EncodedBatch::Addressed(const v1::UpdateRequest& message,
   return addressed;
 }
 
+const v1::UpdateRequest& EncodedBatch::Filled(size_t index) const {
+  MutexLock lock(&mutex);
+  while (filled <= index) changed.WaitUntil(&mutex, absl::InfiniteFuture());
+  return messages[index];
+}
+
 EncodedBatch::~EncodedBatch() {
   if (pool == nullptr || block != nullptr) return;
   for (v1::UpdateRequest& message : messages) {
@@ -244,7 +249,7 @@ BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
   return tensors;
 }
 
-absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
+absl::StatusOr<std::shared_ptr<EncodedBatch>> BeginBatch(
     const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
     int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared) {
   v1::BatchHeader header = MakeHeader(identity, batch, options);
@@ -273,11 +278,30 @@ absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
   }
   for (int64_t first = 0; first < all; first += rows_per_frame) {
     if (first > 0) encoded->messages.emplace_back();
-    const int64_t count = std::min(rows_per_frame, all - first);
-    CopyRows(batch, first, count, *encoded, *encoded->messages.back().mutable_rows());
+    v1::BatchRows& rows = *encoded->messages.back().mutable_rows();
+    rows.set_first_row(first);
+    rows.set_row_count(std::min(rows_per_frame, all - first));
   }
   encoded->messages.back().mutable_end()->set_rows(all);
   return encoded;
+}
+
+void FillBatch(const BatchTensors& batch, EncodedBatch& encoded) {
+  for (v1::UpdateRequest& message : encoded.messages) {
+    if (message.has_rows()) CopyRows(batch, encoded, *message.mutable_rows());
+    MutexLock lock(&encoded.mutex);
+    ++encoded.filled;
+    encoded.changed.NotifyAll();
+  }
+}
+
+absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
+    const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
+    int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared) {
+  auto encoded = BeginBatch(identity, batch, options, max_frame, std::move(pool), shared);
+  if (!encoded.ok()) return encoded.status();
+  FillBatch(batch, **encoded);
+  return *std::move(encoded);
 }
 
 }  // namespace fisherd

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cpp/buffer_pool.h"
+#include "client/cpp/mutex.h"
 #include "client/cpp/shared_memory.h"
 #include "fisherd/update_stream.h"
 #include "fisherd/v1/update.pb.h"
@@ -64,12 +65,16 @@ BatchTensors ContributionTensors(const MatrixView& contribution, int64_t rows,
                                  std::optional<double> examples);
 
 // The messages that carry a batch, in their order, with the elements, or with their places in a
-// block of shared memory. Not to be changed.
+// block of shared memory. Not to be changed, but filled: a large batch is on its way while the
+// elements of its last messages are still being copied.
 struct EncodedBatch {
   explicit EncodedBatch(std::shared_ptr<BufferPool> pool = nullptr) : pool(std::move(pool)) {}
   ~EncodedBatch();  // returns the elements' memory
   EncodedBatch(const EncodedBatch&) = delete;
   EncodedBatch& operator=(const EncodedBatch&) = delete;
+
+  // A message, once it has its elements. Thread-safe, beside FillBatch.
+  const v1::UpdateRequest& Filled(size_t index) const ABSL_LOCKS_EXCLUDED(mutex);
 
   // A message of a batch that has a block, as it may be sent to a server that has mapped it as
   // `region`; or with the elements, if that is empty.
@@ -80,11 +85,24 @@ struct EncodedBatch {
   std::vector<v1::UpdateRequest> messages;
   int64_t bytes = 0;  // of elements
   v1::BatchForm form = v1::BATCH_FORM_RAW;
+
+  mutable Mutex mutex;
+  mutable CondVar changed;
+  size_t filled ABSL_GUARDED_BY(mutex) = 0;  // messages
 };
 
-// Copies the elements, as they are, into shared memory, if there is any and has room for a batch of
-// that size; else into memory of `pool`. INVALID_ARGUMENT (BAD_ARGUMENT) if a row exceeds a
-// message.
+// All of a batch but its elements, for which it takes shared memory, if there is any and has room
+// for a batch of that size; else FillBatch takes memory of `pool`. INVALID_ARGUMENT (BAD_ARGUMENT)
+// if a row exceeds a message.
+absl::StatusOr<std::shared_ptr<EncodedBatch>> BeginBatch(
+    const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
+    int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared = nullptr);
+
+// Copies the elements, as they are: message after message. Once, with the tensors that it was begun
+// with.
+void FillBatch(const BatchTensors& batch, EncodedBatch& encoded);
+
+// The one and the other.
 absl::StatusOr<std::shared_ptr<const EncodedBatch>> EncodeBatch(
     const BatchIdentity& identity, const BatchTensors& batch, const StepOptions& options,
     int64_t max_frame, std::shared_ptr<BufferPool> pool, SharedMemory* shared = nullptr);

@@ -144,22 +144,30 @@ absl::StatusOr<int64_t> UpdateStream::Impl::Write(Tower& tower, const Batch& bat
   const int64_t bytes = tensors->bytes();
   const int64_t max_frame = std::clamp<int64_t>(options_.max_frame, 1, kLargestMaxFrame);
   int64_t step = 0;
+  bool large = false;
   while (step == 0) {
     const absl::StatusOr<BatchIdentity> identity = AwaitRoom(tower, bytes, deadline);
     if (!identity.ok()) return identity.status();
-    auto encoded =
-        EncodeBatch(*identity, *tensors, options, max_frame, pool_, MemoryToShare().get());
-    MutexLock lock(&mutex_);
-    // A refusal, or the end, may have come while the bytes were copied.
-    if (encoded.ok() && !tower.state.ended() && tower.state.next_step() == identity->step) {
-      tower.state.Push(*std::move(encoded));  // the bytes that were reserved
-      step = identity->step;
-    } else {
-      Release(bytes);
-      if (!encoded.ok()) return encoded.status();
+    const auto begun =
+        BeginBatch(*identity, *tensors, options, max_frame, pool_, MemoryToShare().get());
+    if (begun.ok() && (*begun)->messages.size() == 1) FillBatch(*tensors, **begun);
+    {
+      MutexLock lock(&mutex_);
+      // A refusal, or the end, may have come meanwhile.
+      if (begun.ok() && !tower.state.ended() && tower.state.next_step() == identity->step) {
+        tower.state.Push(*begun);  // the bytes that were reserved
+        step = identity->step;
+        large = (*begun)->messages.size() > 1;
+        if (large) Queue(tower.shared_from_this());
+      } else {
+        Release(bytes);
+        if (!begun.ok()) return begun.status();
+      }
     }
+    // Its first messages are on their way while the others are copied.
+    if (large) FillBatch(*tensors, **begun);
   }
-  Pump(tower, step);
+  if (!large) Pump(tower, step);
   MutexLock lock(&mutex_);
   if (absl::Status refusal = tower.state.TakeRefusal(); !refusal.ok()) return refusal;
   if (abandoned_) return Closed();
@@ -323,7 +331,8 @@ void UpdateStream::Impl::Pump(Tower& tower, int64_t through) {
       if (!call->stream->Write(open)) return;
       continue;
     }
-    for (const v1::UpdateRequest& message : batch->messages) {
+    for (size_t i = 0; i < batch->messages.size(); ++i) {
+      const v1::UpdateRequest& message = batch->Filled(i);
       const bool sent = batch->block == nullptr
                             ? call->stream->Write(message)
                             : call->stream->Write(batch->Addressed(message, region));

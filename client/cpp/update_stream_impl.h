@@ -39,12 +39,13 @@ struct ClientIdentity {
 
 // Thread-safe. Two threads of its own: one connects and reads the answers, always, so that the
 // server never waits for this side; one sends what answers have made sendable, so that a replay
-// needs no caller. A caller sends its own batch. Locks: `wire_` for the order of messages (a batch
+// needs no caller. A caller sends its own batch, unless it is of several messages: those are copied
+// while they are sent. Locks: `wire_` for the order of messages (a batch
 // is contiguous), `mutex_` for what is known, taken after it.
 class UpdateStream::Impl {
  public:
   // A tower that this stream has opened, or is opening.
-  struct Tower {
+  struct Tower : std::enable_shared_from_this<Tower> {
     Tower(const std::string& factor, int tower, bool take_over)
         : identity{.factor = factor, .tower = tower}, state(factor, tower, take_over) {}
     const BatchIdentity identity;  // of no step
