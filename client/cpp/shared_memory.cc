@@ -103,22 +103,25 @@ bool SharedMemory::HasEnded(const Use& use) const {
 void SharedMemory::OnEnded(const Tower& tower, uint64_t incarnation, int64_t next) {
   MutexLock lock(&mutex_);
   ended_[tower] = {.incarnation = incarnation, .next = next};
-  FreeLeft([&](const Left& left) { return left.use.tower == tower && HasEnded(left.use); });
+  FreeLeft(/*all=*/false);
 }
 
 void SharedMemory::OnNewStream() {
   MutexLock lock(&mutex_);
   ended_.clear();  // another epoch may have lost what had ended
-  FreeLeft([](const Left&) { return true; });
+  FreeLeft(/*all=*/true);
 }
 
-template <typename Predicate>
-void SharedMemory::FreeLeft(Predicate predicate) {
-  std::erase_if(left_, [&](const Left& left) {
-    if (!predicate(left)) return false;
-    Free(left.offset, left.size);
-    return true;
-  });
+void SharedMemory::FreeLeft(bool all) {
+  std::vector<Left> still;
+  for (Left& left : left_) {
+    if (all || HasEnded(left.use)) {
+      Free(left.offset, left.size);
+    } else {
+      still.push_back(std::move(left));
+    }
+  }
+  left_ = std::move(still);
 }
 
 void SharedMemory::Free(int64_t offset, int64_t size) {

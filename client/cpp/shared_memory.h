@@ -77,8 +77,8 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   void Leave(Left left) ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasEnded(const Use& use) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Free(int64_t offset, int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  template <typename Predicate>
-  void FreeLeft(Predicate predicate) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Those whose steps have ended, or all.
+  void FreeLeft(bool all) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int fd_;
   std::byte* const memory_;

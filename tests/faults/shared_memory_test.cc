@@ -41,7 +41,7 @@ class SharedMemoryTest : public FaultTest {
       std::minstd_rand random(seed * 10'007 + static_cast<unsigned>(connection));
       random.discard(8);
       const bool up = random() % 4 != 0;
-      fate.cut_after[up ? kUp : kDown] = static_cast<int64_t>(random() % (up ? 8'000 : 2'000));
+      fate.cut_after[up ? kUp : kDown] = static_cast<int64_t>(random() % (up ? 3'000 : 1'000));
       if (random() % 4 == 0) fate.delay = absl::Microseconds(random() % 3'000);
       return fate;
     };
@@ -49,8 +49,8 @@ class SharedMemoryTest : public FaultTest {
 };
 
 TEST_F(SharedMemoryTest, CutsNeitherLoseNorDoubleNorSpoilABatch) {
-  const int cuts = Repetitions(20, 200);
-  const Training training = TrainingOf(Repetitions(100, 1'000));
+  const int cuts = Repetitions(12, 120);
+  const Training training = TrainingOf(Repetitions(150, 1'500));
   StartServer();
   Create(training, Accumulating(training.towers));
   std::vector<std::unique_ptr<Proxy>> proxies;
