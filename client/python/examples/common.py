@@ -105,9 +105,10 @@ def write_curves_svg(path: str | pathlib.Path, panels: Sequence[Panel]) -> None:
     across = _LEFT + len(panels) * (_PANEL_WIDTH + _GAP) - _GAP + 24
     width, height = max(across, _LEFT + len(names) * _PER_ENTRY), _TOP + _PANEL_HEIGHT + _BOTTOM
     title = html.escape("; ".join(panel.title for panel in panels))
+    size = f'width="{width}" height="{height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img">\n<title>{title}</title>\n{_STYLE}\n<rect class="ground" width="{width}" height="{height}"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size} role="img">',
+        f'<title>{title}</title>\n{_STYLE}\n<rect class="ground" {size}/>',
     ]
     for index, panel in enumerate(panels):
         parts += _panel(panel, _LEFT + index * (_PANEL_WIDTH + _GAP), colours)
@@ -153,7 +154,9 @@ def _upward_axis(scale: str, values: Sequence[float]) -> _Axis:
         positive = [value for value in values if value > 0] or [1.0]
         low, high = math.floor(math.log10(min(positive))), max(positive)
         decades = range(low, math.floor(math.log10(high)) + 1)
-        return _Axis(10.0**low, max(high, 1.1 * 10.0**low), [(10.0**decade, f"{10.0**decade:g}") for decade in decades], log=True)
+        return _Axis(
+            10.0**low, max(high, 1.1 * 10.0**low), [(10.0**decade, f"{10.0**decade:g}") for decade in decades], log=True
+        )
     return _linear_axis(values)
 
 
