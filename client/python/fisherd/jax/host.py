@@ -52,6 +52,7 @@ def put_like(value: Array, like: jax.Array) -> jax.Array:
     """Return an array of JAX's, placed as `like` is."""
     typed = value.astype(like.dtype, copy=False)
     if like.is_fully_addressable:
-        return jax.device_put(typed, like.sharding)
+        placed: jax.Array = jax.device_put(typed, like.sharding)
+        return placed
     part: Any = typed.__getitem__
     return jax.make_array_from_callback(like.shape, like.sharding, part)
