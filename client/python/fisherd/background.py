@@ -15,7 +15,7 @@ from fisherd.errors import DeadlineExceededError
 
 Job = TypeVar("Job")
 
-WhenFull = Literal["wait", "drop"]
+WhenFull = Literal["wait", "skip"]
 
 _AT_EXIT = 5.0  # seconds that the interpreter's end may wait for one queue
 
@@ -43,13 +43,13 @@ class Background(Generic[Job]):
         _queues.add(self)
 
     def put(self, job: Job, *, when_full: WhenFull = "wait", timeout: float | None = None) -> bool:
-        """Hand a job over; False if there was no room and it was dropped.
+        """Hand a job over; False if there was no room and it was left out.
 
         DeadlineExceededError if there is no room within `timeout` seconds; what an earlier job raised.
         """
         with self._changed:
             self._check()
-            if when_full == "drop" and len(self._jobs) >= self._size:
+            if when_full == "skip" and len(self._jobs) >= self._size:
                 return False
             self._await(lambda: len(self._jobs) < self._size, timeout)
             self._check()

@@ -20,17 +20,16 @@
 Needs jax, and optax for precondition(). `import fisherd` alone imports neither.
 """
 
-from fisherd.background import WhenFull
+from fisherd.jax.attaching import attach
 from fisherd.jax.capture import Capture, Captures, capture, dense, sample_labels, value_grad_and_capture
-from fisherd.jax.fisher import Fisher, FisherStats, attach
+from fisherd.jax.fisher import CaptureStats, Fisher
 from fisherd.jax.preconditioner import precondition
 
 __all__ = [
     "Capture",
+    "CaptureStats",
     "Captures",
     "Fisher",
-    "FisherStats",
-    "WhenFull",
     "attach",
     "capture",
     "dense",

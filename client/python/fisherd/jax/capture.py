@@ -229,8 +229,8 @@ def _tie_forward(outputs: jax.Array, inputs: jax.Array, tap: Capture) -> tuple[j
 
 def _tie_back(kept: tuple[jax.Array, Capture], grad: jax.Array) -> tuple[jax.Array, None, Capture]:
     inputs, tap = kept
-    # Where a pass runs the layer n times (scan, vmap), gradients with respect to its one tap add up, and runs becomes n.
-    # Of vmap's they do only where they depend on what differs between examples, so that this one has to seem to.
+    # Where a pass runs the layer n times (scan, vmap), gradients with respect to its tap add up, and runs becomes n.
+    # Under vmap only those do that depend on what differs between examples, so this one has to seem to.
     seen = [(jnp.ravel(tensor)[:1] != 0).any() for tensor in (inputs, grad)]
     runs = jnp.where(seen[0] | seen[1], jnp.ones((), jnp.float32), jnp.ones((), jnp.float32))
     return grad, None, dataclasses.replace(tap, inputs=inputs, outputs_grads=grad, runs=runs)

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import jax
 import numpy as np
 from jax.experimental import io_callback
 
 from fisherd.background import Background, WhenFull
 from fisherd.client import Client
+from fisherd.errors import InvalidArgumentError
 from fisherd.jax import host
 from fisherd.jax.capture import Captures
 from fisherd.linear_operator import Array
+from fisherd.operators import covariance
 from fisherd.transfer import MultiplyItem
 from fisherd.types import FullyConnectedDiagonal, Layout, MinVersion
 from fisherd.update_stream import UpdateStream, UpdateWriter
@@ -27,6 +28,7 @@ Rank3 = Literal["tokens"]
 Gradients = Mapping[str, tuple[Any, Any]]  # by layer: of its weight, and of its bias or None
 
 _MATRIX_AXES = 2
+_LARGEST = 3.4e38  # float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +40,40 @@ class LayerKind:
 
 
 @dataclasses.dataclass(frozen=True)
-class FisherStats:
-    """What became of the calls of Fisher.update().
+class CaptureStats:
+    """What has become of the calls of Fisher.update().
 
-    written: steps that were streamed. skipped: left out by `every`. dropped: left out because the queue was full.
+    updates: how many there were.
+    captured: of these, one of each `every`; the rest are fields of it.
+    sent: written to the server.
+    skipped_full: left out because the queue was full (when_full="skip").
+    skipped_non_finite: left out because something was not finite, or its squares would not be.
     """
 
-    written: int = 0
-    skipped: int = 0
-    dropped: int = 0
+    updates: int = 0
+    captured: int = 0
+    sent: int = 0
+    skipped_full: int = 0
+    skipped_non_finite: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FisherOptions:
+    """See attach()."""
+
+    loss: Loss
+    rank3: Rank3 | None
+    prefix: str
+    decay: float
+    weight: float | None
+    every: int
+    queue_size: int
+    when_full: WhenFull
+    reset: bool
+    timeout: float
+    tower: int
+    towers: int
+    create: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,41 +91,18 @@ class Fisher:
     Thread-safe. A context manager that closes it.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        updates: UpdateStream | None,
-        *,
-        loss: Loss,
-        rank3: Rank3 | None,
-        prefix: str,
-        decay: float,
-        every: int,
-        queue: int,
-        when_full: WhenFull,
-        timeout: float,
-        tower: int,
-        create: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, client: Client, updates: UpdateStream | None, options: FisherOptions) -> None:
         self._client = client
         self._own_updates = client.open_updates() if updates is None else None
-        self._updates = self._own_updates or updates
-        self._loss = loss
-        self._rank3 = rank3
-        self._prefix = prefix
-        self._decay = decay
-        self._every = every
-        self._when_full = when_full
-        self._timeout = timeout
-        self._tower = tower
-        self._create = create
+        self._updates: Any = self._own_updates or updates
+        self._options = options
         self._lock = threading.Lock()
         self._kinds: dict[str, LayerKind] = {}
         self._writers: dict[str, UpdateWriter] = {}
         self._newest: dict[str, MinVersion] = {}
-        self._calls = 0
-        self._stats = FisherStats()
-        self._background: Background[_Step] = Background(self._write, queue, "fisherd captures")
+        self._waited = False
+        self._stats = CaptureStats()
+        self._background: Background[_Step] = Background(self._write, options.queue_size, "fisherd captures")
 
     # ---- Feeding
 
@@ -121,27 +125,27 @@ class Fisher:
         self._learn(captures)
         payload = {"captures": captures, "terms": terms, "loss_scale": loss_scale, "row_weights": row_weights}
         if host.is_traced(payload):
-            io_callback(lambda given: self._update(host.copies(given)), None, payload, ordered=True)
+            io_callback(lambda given: self._update(given, in_callback=True), None, payload, ordered=True)
         else:
-            self._update(payload)
+            self._update(payload, in_callback=False)
 
     @property
     def due(self) -> bool:
         """Whether the next update() will be streamed, by `every`. To choose a training step without capture if not."""
-        return self._calls % self._every == 0
+        return self._stats.updates % self._options.every == 0
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until every update so far has been counted, by all towers; `timeout` seconds, or attach's.
 
         Errors as in update(), and UpdateWriter.wait()'s.
         """
-        limit = self._timeout if timeout is None else timeout
+        limit = self._options.timeout if timeout is None else timeout
         self._background.drain(limit)
         for name, newest in dict(self._newest).items():
             self._writers[name].wait(newest.step, limit)
 
-    def stats(self) -> FisherStats:
-        """Return what became of the updates so far."""
+    def stats(self) -> CaptureStats:
+        """Return what has become of the updates so far."""
         with self._lock:
             return self._stats
 
@@ -154,19 +158,17 @@ class Fisher:
 
     def factor(self, layer: str) -> str:
         """Return the name of a layer's factor on the server, for Client.read() and the like."""
-        return self._prefix + layer
+        return self._options.prefix + layer
 
     def multiply(self, operator: types_pb2.Operator, gradients: Gradients, *, fresh: bool = True) -> Gradients:
         """Multiply an operator of each layer's factor by the layer's gradients, on the server, in one call.
 
         gradients: by layer, (weight, bias): weight in the layer's layout, bias [O], or None for a layer without one.
-        fresh: wait for all updates so far, and use them; else use what there is.
+        fresh: wait for all updates so far, and use them; else use what there is, and wait the first time alone.
 
-        Returns writable NumPy arrays in the same shapes. RuntimeError if nothing has been captured. Errors as in
-        Client.multiply().
+        Returns writable NumPy arrays in the same shapes. Errors as in Client.multiply(), and an update's own.
         """
-        if fresh:
-            self._background.drain(self._timeout)
+        newest = self._await_newest() if fresh or not self._waited else {}
         items = [
             MultiplyItem(
                 self.factor(name),
@@ -174,12 +176,37 @@ class Fisher:
                 host.array(weight),
                 None if bias is None else host.array(bias),
                 self._kinds[name].layout,
-                self._newest.get(name) if fresh else None,
+                newest.get(name),
             )
             for name, (weight, bias) in gradients.items()
         ]
-        products = self._client.multiply_all(items, timeout=self._timeout)
+        products = self._client.multiply_all(items, timeout=self._options.timeout)
+        self._waited = True
         return {name: (product.weight, product.bias) for name, product in zip(gradients, products, strict=True)}
+
+    def read(self, operator: types_pb2.Operator | None = None) -> dict[str, tuple[Array, Array | None]]:
+        """Read an operator of every layer, (weight, bias) by the layers' names; the covariance, if None.
+
+        That is the diagonal of the Fisher, with all updates so far. Shapes as of multiply()'s gradients; NumPy arrays.
+        Errors as in Client.read(), and what an update failed with.
+        """
+        newest = self._await_newest()
+        read = {}
+        for name in newest:
+            reading = self._client.read(
+                self.factor(name),
+                operator if operator is not None else covariance(),
+                layout=self._kinds[name].layout,
+                min_version=newest[name],
+                timeout=self._options.timeout,
+            )
+            read[name] = reading.weight, reading.bias
+        return read
+
+    def _await_newest(self) -> dict[str, MinVersion]:
+        """Return what makes reads wait for all updates so far, once those have been written."""
+        self._background.drain(self._options.timeout)
+        return dict(self._newest)
 
     # ---- The end
 
@@ -212,7 +239,7 @@ class Fisher:
             message = "no captures"
             raise ValueError(message)
         for name, capture in captures.items():
-            if capture.inputs.ndim > _MATRIX_AXES and self._rank3 is None:
+            if capture.inputs.ndim > _MATRIX_AXES and self._options.rank3 is None:
                 message = (
                     f'layer "{name}" has inputs of shape {list(capture.inputs.shape)}; attach(…, rank3="tokens") makes '
                     "each token a row of its own"
@@ -225,25 +252,29 @@ class Fisher:
                 message = f'layer "{name}" is {kind}, but was {known} before'
                 raise ValueError(message)
 
-    def _update(self, payload: dict[str, Any]) -> None:
+    def _update(self, payload: dict[str, Any], *, in_callback: bool) -> None:
         with self._lock:
             due = self.due
-            self._calls += 1
-            if not due:
-                self._stats = dataclasses.replace(self._stats, skipped=self._stats.skipped + 1)
-                return
+        self._count(updates=1, captured=int(due))
+        if not due:
+            return
+        payload = host.copies(payload) if in_callback else payload
         captures: Captures = payload["captures"]
         step = _Step(captures, self._scale(payload), payload["row_weights"])
         self._open(captures)
         host.begin_copies(captures)
-        if not self._background.put(step, when_full=self._when_full, timeout=self._timeout):
-            with self._lock:
-                self._stats = dataclasses.replace(self._stats, dropped=self._stats.dropped + 1)
+        if not self._background.put(step, when_full=self._options.when_full, timeout=self._options.timeout):
+            self._count(skipped_full=1)
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            counted = {name: getattr(self._stats, name) + count for name, count in more.items()}
+            self._stats = dataclasses.replace(self._stats, **counted)
 
     def _scale(self, payload: dict[str, Any]) -> float:
         """Return what makes the gradients those of each row's own loss."""
         scale = 1 / float(payload["loss_scale"])
-        if self._loss == "sum":
+        if self._options.loss == "sum":
             return scale
         if payload["terms"] is not None:
             return scale * float(payload["terms"])
@@ -254,93 +285,65 @@ class Fisher:
         return scale * next(iter(rows.values()))
 
     def _open(self, captures: Captures) -> None:
-        assert self._updates is not None  # noqa: S101
+        options = self._options
         with self._lock:
-            for name in captures.keys() - self._writers.keys():
-                self._client.create_factor(self.factor(name), self._kinds[name].kind, **self._create)
-                self._writers[name] = self._updates.open(self.factor(name), self._tower)
+            for name in sorted(captures.keys() - self._writers.keys()):
+                factor = self.factor(name)
+                self._client.create_factor(factor, self._kinds[name].kind, towers=options.towers, **options.create)
+                if options.reset:
+                    self._client.reset(factor)
+                self._writers[name] = self._updates.open(factor, options.tower)
 
     # ---- In the thread of the queue
 
     def _write(self, step: _Step) -> None:
-        for name in sorted(step.captures):  # each tower in the same order
-            capture = step.captures[name]
-            runs = float(host.array(capture.runs))
-            if runs != 1:
-                message = (
-                    f'layer "{name}" ran {runs:g} times in one pass, or was not reached by the gradient (0); a capture '
-                    "wants one run over the whole batch, not under vmap or scan"
-                )
-                raise ValueError(message)
+        batches = {name: self._batch(name, step) for name in sorted(step.captures)}  # each tower in the same order
+        if not all(map(_is_finite, batches.values())):
+            self._leave_out()
+            return
+        for name, batch in batches.items():
             writer = self._writers[name]
-            number = writer.write(
-                _rows(capture.inputs),
-                _rows(capture.outputs_grads),
-                decay=self._decay,
-                gradient_scale=step.scale,
-                row_weights=None if step.row_weights is None else host.array(step.row_weights).reshape(-1),
-            )
+            number = writer.write(**batch, decay=self._options.decay, weight=self._options.weight)
             self._newest[name] = writer.min_version(number)
-        with self._lock:
-            self._stats = dataclasses.replace(self._stats, written=self._stats.written + 1)
+        self._count(sent=1)
 
-
-def attach(
-    client: Client,
-    *,
-    loss: Loss,
-    rank3: Rank3 | None = None,
-    prefix: str = "",
-    decay: float = 0.95,
-    every: int = 1,
-    queue: int = 2,
-    when_full: WhenFull = "wait",
-    timeout: float = 600.0,
-    updates: UpdateStream | None = None,
-    tower: int | None = None,
-    towers: int | None = None,
-    **create: Any,
-) -> Fisher:
-    """Return what feeds and reads the factors of a model's layers; they are made at the first update.
-
-    loss: "mean" if the loss that is captured is the mean of the examples' (or tokens') own losses, "sum" if their sum.
-        The Fisher is the mean of squares of each one's own gradient, so a mean's gradients are scaled back first.
-    rank3: what inputs [B, T, I] are: "tokens", B·T rows with a loss each; None refuses them.
-    prefix: of the factors' names, before the layers'.
-    decay: of the moving average, per step that is streamed.
-    every: of so many updates, the first is streamed.
-    queue: updates that may wait or be under way; they keep their captures' memory.
-    when_full: "wait" for room, or "drop" the update (with several towers, steps then no longer stand for the same
-        training step in each).
-    timeout: seconds that update() waits for room, and multiply() for its answer.
-    updates: the process's stream of updates, if it has one: a client has one at a time. Else one is opened.
-    tower, towers: this replica and how many there are; jax.process_index() and jax.process_count() if None.
-    create: Client.create_factor()'s: dtype, tower_weighting, zero_debias, gather_timeout, …
-    """
-    for name, value, known in (("loss", loss, ("mean", "sum")), ("rank3", rank3, ("tokens", None))):
-        if value not in known:
-            message = f"{name} is {value!r}; expected one of {', '.join(map(repr, known))}"
+    def _batch(self, name: str, step: _Step) -> dict[str, Any]:
+        """Return the arguments of a write."""
+        capture = step.captures[name]
+        runs = float(host.array(capture.runs))
+        if runs != 1:
+            message = (
+                f'layer "{name}" ran {runs:g} times in one pass (0: the gradient did not reach it); a capture wants '
+                "one run over the whole batch, not under vmap or in a scan"
+            )
             raise ValueError(message)
-    if every < 1:
-        message = f"every is {every}; expected at least 1"
-        raise ValueError(message)
-    return Fisher(
-        client,
-        updates,
-        loss=loss,
-        rank3=rank3,
-        prefix=prefix,
-        decay=decay,
-        every=every,
-        queue=queue,
-        when_full=when_full,
-        timeout=timeout,
-        tower=jax.process_index() if tower is None else tower,
-        create={"towers": jax.process_count() if towers is None else towers, **create},
-    )
+        return {
+            "inputs": _rows(capture.inputs),
+            "outputs_grads": _rows(capture.outputs_grads),
+            "gradient_scale": step.scale,
+            "row_weights": None if step.row_weights is None else host.array(step.row_weights).reshape(-1),
+        }
+
+    def _leave_out(self) -> None:
+        if self._options.towers > 1:
+            message = "a batch is not finite, or its squares overflow; several towers cannot agree to leave it out"
+            raise InvalidArgumentError(message, reason="NON_FINITE_INPUT")
+        self._count(skipped_non_finite=1)
 
 
 def _rows(tensor: Any) -> Array:
     """Return a tensor's rows: all axes but the last as one."""
     array = host.array(tensor)
     return array.reshape(-1, array.shape[-1])
+
+
+def _is_finite(batch: dict[str, Any]) -> bool:
+    """Return whether all products of squares are finite, so that the server refuses none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bound = _norm(batch["inputs"]) * _norm(batch["outputs_grads"]) * float(batch["gradient_scale"])
+        return bound * bound < _LARGEST
+
+
+def _norm(tensor: Array) -> float:
+    wide = tensor if tensor.dtype.itemsize >= np.float32().itemsize else tensor.astype(np.float32)
+    return float(np.linalg.norm(wide))

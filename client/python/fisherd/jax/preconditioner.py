@@ -27,8 +27,9 @@ def precondition(
 
     exponent: −1 for the natural gradient, −½ for Adam's and Adagrad's exponent.
     damping: λ ≥ 0, added to the Fisher; or the name of a damping function (Client.set_damping).
-    fresh: each call waits until the updates before it have been counted, by all towers, and uses them. False: it uses
-        what the server has, so that steps need not wait for their own captures.
+    fresh: each call waits until the updates before it have been counted, by all towers, and uses them; so all towers
+        get the same bits. False: it uses what the server has, so that steps do not wait for their own captures (but
+        for the first); for one tower.
 
     Outside of jax.jit its update() calls the server and returns arrays placed as the gradients are. Under jit it does
     so by jax.experimental.io_callback, in order with Fisher.update()'s; not under vmap or pmap, nor in a program for

@@ -1,13 +1,15 @@
 """Capture: what comes out of a pass, and what is said where it cannot be captured."""
 
-import fisherd
 import numpy as np
 import pytest
 
+import fisherd
+
 jax = pytest.importorskip("jax.numpy", reason="JAX is not installed") and __import__("jax")
 pytest.importorskip("optax", reason="optax is not installed")
-import fisherd.jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+
+import fisherd.jax  # noqa: E402
 from fisherd.jax import capture, dense, value_grad_and_capture  # noqa: E402
 
 X = np.arange(6, dtype="f4").reshape(3, 2)
@@ -106,10 +108,10 @@ def test_an_unknown_layout():
 
 def test_an_inner_jit():
     inner = jax.jit(lambda w: dense(X, w, name="inner").sum())
-    with pytest.raises(ValueError, match="jax.jit of its own"):
+    with pytest.raises(ValueError, match="of its own"):
         capture(inner)(W)
     inner(W)
-    with pytest.raises(ValueError, match="jax.jit of its own"):
+    with pytest.raises(ValueError, match="of its own"):
         capture(inner)(W)
 
 

@@ -2,14 +2,16 @@
 
 import threading
 
-import fisherd
 import numpy as np
 import pytest
 
+import fisherd
+
 jax = pytest.importorskip("jax.numpy", reason="JAX is not installed") and __import__("jax")
 pytest.importorskip("optax", reason="optax is not installed")
-import fisherd.jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+
+import fisherd.jax  # noqa: E402
 from fisherd.jax import attach, capture, dense  # noqa: E402
 
 A = np.array([[1, 2], [3, 4]], "f4")
@@ -35,7 +37,7 @@ def test_golden_values(client, name):
         reading = client.read(f"{name}/layer")
         np.testing.assert_allclose(reading.weight, C, rtol=1e-6)
         np.testing.assert_allclose(reading.bias, [2.5, 0.625], rtol=1e-6)
-        assert fisher.stats() == fisherd.jax.FisherStats(written=1)
+        assert fisher.stats() == fisherd.jax.CaptureStats(updates=1, captured=1, sent=1)
         assert fisher.layers["layer"].kind == fisherd.FullyConnectedDiagonal(2, 2, has_bias=True)
 
 
@@ -48,11 +50,11 @@ def test_a_mean_is_scaled_back(client, name):
 
 def test_two_towers(server, name):
     def run(tower, rows):
-        with server.client() as client:
-            with attach(client, loss="sum", prefix=f"{name}/", tower=tower, towers=2) as fisher:
-                for _ in range(5):
-                    fisher.update(captures(A[rows], G[rows]))
-                fisher.flush(30)
+        options = {"loss": "sum", "prefix": f"{name}/", "tower": tower, "towers": 2}
+        with server.client() as client, attach(client, **options) as fisher:
+            for _ in range(5):
+                fisher.update(captures(A[rows], G[rows]))
+            fisher.flush(30)
 
     threads = [threading.Thread(target=run, args=(tower, slice(tower, tower + 1))) for tower in range(2)]
     for thread in threads:
@@ -71,20 +73,14 @@ def test_every(client, name):
             fisher.update(captures())
         fisher.flush()
         assert due == [True, False, False, True, False, False, True]
-        assert fisher.stats() == fisherd.jax.FisherStats(written=3, skipped=4)
+        assert fisher.stats() == fisherd.jax.CaptureStats(updates=7, captured=3, sent=3)
 
 
 def test_a_full_queue(client, name):
     """Of two towers one does not come, so that the window fills and then the queue."""
-    options = {"loss": "sum", "prefix": f"{name}/", "towers": 2, "tower": 0, "window": 1, "queue": 1}
-    with attach(client, when_full="drop", **options) as fisher:
-        for _ in range(6):
-            fisher.update(captures())
-        assert fisher.stats().dropped > 0
-        with pytest.raises(fisherd.CancelledError):  # one that still waited
-            fisher.close(0.1)
+    options = {"loss": "sum", "prefix": f"{name}/", "towers": 2, "tower": 0, "window": 1, "queue_size": 1}
     with attach(client, timeout=0.2, **options) as fisher:
-        with pytest.raises(fisherd.DeadlineExceededError, match="another tower lags"):
+        with pytest.raises(fisherd.DeadlineExceededError, match="another tower lags"):  # noqa: PT012 - one of these
             for _ in range(6):
                 fisher.update(captures())
         with pytest.raises(fisherd.DeadlineExceededError):
@@ -93,15 +89,60 @@ def test_a_full_queue(client, name):
             fisher.close(0.1)
 
 
+def test_a_full_queue_may_leave_updates_out(client, name, monkeypatch):
+    go_on = threading.Event()
+    write = fisherd.UpdateWriter.write
+    monkeypatch.setattr(fisherd.UpdateWriter, "write", lambda *args, **kw: go_on.wait(30) and write(*args, **kw))
+    with attach(client, loss="sum", prefix=f"{name}/", when_full="skip", queue_size=2) as fisher:
+        for _ in range(5):
+            fisher.update(captures())
+        go_on.set()
+        fisher.flush()
+        assert fisher.stats() == fisherd.jax.CaptureStats(updates=5, captured=5, sent=2, skipped_full=3)
+    for options in ({"when_full": "skip"}, {"reset": True}):
+        with pytest.raises(ValueError, match="2 towers"):
+            attach(client, towers=2, tower=0, **options)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e19])
+def test_what_is_not_finite_is_left_out(client, name, bad):
+    with attach(client, loss="sum", prefix=f"{name}/") as fisher:
+        fisher.update(captures(g=G * bad))
+        fisher.update(captures())
+        fisher.flush(30)
+        assert fisher.stats().skipped_non_finite == 1
+        np.testing.assert_allclose(client.read(f"{name}/layer").weight, C, rtol=1e-6)
+
+
+def test_of_several_towers_it_is_an_error(client, name):
+    with attach(client, loss="sum", prefix=f"{name}/", tower=0, towers=2) as fisher:
+        fisher.update(captures(g=G * np.nan))
+        with pytest.raises(fisherd.InvalidArgumentError, match="not finite"):
+            fisher.flush(30)
+
+
 def test_a_refusal_is_raised_by_a_later_call_and_then_it_goes_on(client, name):
     with attach(client, loss="sum", prefix=f"{name}/") as fisher:
-        fisher.update(captures(g=G * np.nan))
-        with pytest.raises(fisherd.InvalidArgumentError) as error:
+        fisher.update(captures(), row_weights=np.zeros(2, "f4"))
+        with pytest.raises(fisherd.InvalidArgumentError, match="row_weights"):
             fisher.flush(30)
-        assert error.value.reason == "NON_FINITE_INPUT"
         fisher.update(captures())
         fisher.flush(30)
         np.testing.assert_allclose(client.read(f"{name}/layer").weight, C, rtol=1e-6)
+
+
+def test_what_was_there_goes_on_or_is_reset(client, name):
+    steps = []
+    for reset in (False, False, True):
+        with attach(client, loss="sum", prefix=f"{name}/", reset=reset, decay=1, weight=1) as fisher:
+            fisher.update(captures())
+            fisher.flush()
+            steps.append(client.read(f"{name}/layer").steps_committed)
+            np.testing.assert_allclose(fisher.read()["layer"][0], C, rtol=1e-6)
+            weight, bias = fisher.read(fisherd.matpower(-1, 0.5))["layer"]
+            np.testing.assert_allclose(weight, 1 / (C + 0.5), rtol=1e-6)
+            assert bias.shape == (2,)
+    assert steps == [1, 2, 1]
 
 
 def test_what_cannot_be_used_is_told(client, name):
@@ -110,7 +151,7 @@ def test_what_cannot_be_used_is_told(client, name):
     with pytest.raises(ValueError, match="every is 0"):
         attach(client, loss="sum", every=0)
     with pytest.raises(ValueError, match="at least 1"):
-        attach(client, loss="sum", queue=0)
+        attach(client, loss="sum", queue_size=0)
     with attach(client, loss="mean", prefix=f"{name}/") as fisher:
         with pytest.raises(ValueError, match="no captures"):
             fisher.update({})
@@ -155,14 +196,14 @@ def test_updates_within_jit_happen_in_order_and_once_per_run(client, name):
         run(jnp.asarray([1.0, 2.0, 4.0]))
         jax.effects_barrier()
         fisher.flush()
-        assert fisher.stats().written == 6
+        assert fisher.stats().sent == 6
         np.testing.assert_array_equal(client.read(f"{name}/layer").weight, C * 16)
 
 
 def test_large_updates_within_jit_own_their_memory(client, name):
     """A callback's arguments are gone when it returns, and the queue still has them."""
     size = 512
-    with attach(client, loss="sum", prefix=f"{name}/", decay=0.0, queue=4) as fisher:
+    with attach(client, loss="sum", prefix=f"{name}/", decay=0.0, queue_size=4) as fisher:
 
         @jax.jit
         def run(value):
@@ -186,9 +227,9 @@ def test_the_end(client, name):
     np.testing.assert_allclose(client.read(f"{name}/layer").weight, C, rtol=1e-6)
     with pytest.raises(RuntimeError, match="closed"):
         fisher.update(captures())
-    with pytest.raises(ZeroDivisionError), attach(client, loss="sum", prefix=f"{name}/") as fisher:
-        fisher.update(captures(g=G * np.nan))
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), attach(client, loss="sum", prefix=f"{name}/") as fisher:  # noqa: PT012
+        fisher.update(captures(), row_weights=np.zeros(2, "f4"))
+        raise ZeroDivisionError  # counts, and not the refusal
 
 
 def test_a_stream_that_the_process_has_is_shared(client, updates, name):

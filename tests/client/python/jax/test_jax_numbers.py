@@ -1,13 +1,15 @@
 """Factor values from JAX are those of per-example gradients, computed again in 64 bits."""
 
-import fisherd
 import numpy as np
 import pytest
 
+import fisherd
+
 jax = pytest.importorskip("jax.numpy", reason="JAX is not installed") and __import__("jax")
 pytest.importorskip("optax", reason="optax is not installed")
-import fisherd.jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+
+import fisherd.jax  # noqa: E402
 
 SIZES = {"first": (6, 5), "second": (5, 4)}
 

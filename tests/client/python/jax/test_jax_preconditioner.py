@@ -1,13 +1,15 @@
 """The optax transformation: against the formula, within jit and outside."""
 
-import fisherd
 import numpy as np
 import pytest
 
+import fisherd
+
 jax = pytest.importorskip("jax.numpy", reason="JAX is not installed") and __import__("jax")
 optax = pytest.importorskip("optax", reason="optax is not installed")
-import fisherd.jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+
+import fisherd.jax  # noqa: E402
 from fisherd.jax import attach, capture, dense, precondition, value_grad_and_capture  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -89,7 +91,7 @@ def test_a_whole_training_step_within_jit_is_the_one_outside(client, name):
             for _ in range(20):
                 tree, state = run(tree, state)
             ends.append(jax.block_until_ready(tree))
-            assert fisher.stats().written == 20
+            assert fisher.stats().sent == 20
     assert_close(*ends)
 
 
@@ -131,12 +133,20 @@ def test_errors_of_the_server_come_out(client, name):
             jax.block_until_ready(jax.jit(transformation.update)(parameters(), optax.EmptyState()))
 
 
-def test_without_fresh_it_does_not_wait(client, name):
-    """Of two towers one does not come: the step never ends, and what is multiplied by is the initial covariance."""
-    with attach(client, loss="mean", prefix=f"{name}/", towers=2, tower=0, timeout=0.5) as fisher:
+def test_without_fresh_only_the_first_call_waits(client, name):
+    """Of two towers the other one comes for the first step alone."""
+    options = {"loss": "mean", "prefix": f"{name}/", "towers": 2, "timeout": 0.5, "decay": 0.0}
+    with attach(client, tower=0, **options) as fisher:
         _, grads, captures = value_grad_and_capture(loss)(parameters(), X, Y)
         fisher.update(captures)
-        result, _ = precondition(fisher, -1, 0.5, fresh=False).update(grads, optax.EmptyState())
-        np.testing.assert_allclose(result["mlp"]["in"]["kernel"], 2 * grads["mlp"]["in"]["kernel"], rtol=1e-6)
         with pytest.raises(fisherd.DeadlineExceededError):
-            precondition(fisher, -1, 0.5).update(grads, optax.EmptyState())
+            precondition(fisher, -1, 0.5, fresh=False).update(grads, optax.EmptyState())
+        with attach(client, tower=1, updates=fisher._updates, **options) as other:
+            other.update(captures)
+            other.flush(10)
+            transformation = precondition(fisher, -1, 0.5, fresh=False)
+            first, _ = transformation.update(grads, optax.EmptyState())
+            fisher.update(jax.tree_util.tree_map(lambda leaf: leaf * 1, captures))
+            second, _ = transformation.update(grads, optax.EmptyState())
+            assert_close(first, second)
+            assert_close(first, expected(client, fisher, grads, -1, 0.5))
