@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_picture(tmp_path):
     scales = ("linear", "log", "accuracy")
     panels = [common.Panel(f"{scale} <title>", "x", curves, scale) for scale in scales]
     common.write_curves_svg(tmp_path / "deep/curves.svg", panels)
-    root = ElementTree.parse(tmp_path / "deep/curves.svg").getroot()
+    root = ET.parse(tmp_path / "deep/curves.svg").getroot()
     texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"a & b", "c", "linear <title>", "99.5"} <= set(texts)
     with pytest.raises(ValueError, match="at most 6"):
