@@ -144,8 +144,11 @@ class Client:
         towers: replicas of the trainer that together make a step.
         sources: sets of output gradients per forward pass, summed.
         dtype: of the state and its arithmetic.
+        tower_weighting: "tower_mean" of the towers' own means, or "example_weighted", as if their rows were one batch.
         zero_debias: divide the moving average by its total weight.
         initial_covariance: only with zero_debias off.
+        update_mode: "synchronous": all towers' batches make one step, with the same bits in whichever order they come;
+            "asynchronous": each is one, as it comes.
         gather_policy: what becomes of a step whose towers have not all come within gather_timeout seconds (None: the
             server's own): nothing counts, or those who have come.
         window: steps that may be open at once; 0: the server's own.
