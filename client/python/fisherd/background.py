@@ -7,9 +7,8 @@ import collections
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from fisherd.errors import DeadlineExceededError
 
@@ -40,7 +39,7 @@ class Background(Generic[Job]):
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
-        _queues.add(self)
+        atexit.register(self.close)  # before the streams that its jobs write to, which are older
 
     def put(self, job: Job, *, when_full: WhenFull = "wait", timeout: float | None = None) -> bool:
         """Hand a job over; False if there was no room and it was left out.
@@ -68,6 +67,7 @@ class Background(Generic[Job]):
         """Take no more jobs; return whether all were done within `timeout` seconds. Does not raise what they raised."""
         if os.getpid() != self._pid:
             return True
+        atexit.unregister(self.close)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -121,13 +121,3 @@ class Background(Generic[Job]):
                 self._error = self._error or error
                 self._jobs.popleft()
                 self._changed.notify_all()
-
-
-_queues: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Have the interpreter wait a little for what is still to be done: it stops threads like these where they are."""
-    for queue in list(_queues):
-        queue.close(_AT_EXIT)

@@ -19,8 +19,8 @@ def public(module):
 
 def members(path, member):
     yield path, member
-    for name, inner in vars(member).items() if inspect.isclass(member) else ():
-        inner = inner.__func__ if isinstance(inner, (classmethod, staticmethod)) else inner
+    for name, attribute in vars(member).items() if inspect.isclass(member) else ():
+        inner = attribute.__func__ if isinstance(attribute, (classmethod, staticmethod)) else attribute
         if not name.startswith("_") and (inspect.isfunction(inner) or isinstance(inner, property)):
             yield f"{path}.{name}", inner
         if name == "__init__":

@@ -111,7 +111,8 @@ def capture(loss_fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[.
     """Return a function of loss_fn's arguments that returns the captures alone.
 
     For a loss that is not the one that is trained on: with labels sampled from the model's predictions (sample_labels),
-    for the Fisher; or on a part of the batch. has_aux: it returns more than the loss, which is dropped. Otherwise as value_grad_and_capture().
+    for the Fisher; or on a part of the batch. has_aux: it returns more than the loss, which is dropped. Errors as of
+    value_grad_and_capture().
     """
 
     def run(*args: Any, **kwargs: Any) -> Captures:
