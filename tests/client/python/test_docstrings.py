@@ -7,7 +7,7 @@ import re
 import pytest
 
 # Said where they are the same everywhere: names in Client, seconds in the package, data classes at their fields.
-SELF_EVIDENT = {"name", "factor", "prefix", "timeout", "min_version", "layout", "policy", "bias"}
+SELF_EVIDENT = {"name", "factor", "prefix", "timeout", "min_version", "layout", "policy", "bias", "error"}
 
 
 def public(module):

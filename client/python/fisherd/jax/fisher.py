@@ -310,10 +310,10 @@ class Fisher:
     def _batch(self, name: str, step: _Step) -> dict[str, Any]:
         """Return the arguments of a write."""
         capture = step.captures[name]
-        runs = float(host.array(capture.runs))
-        if runs != 1:
+        runs = host.array(capture.runs)  # one for each device under pmap
+        if not (runs == 1).all():
             message = (
-                f'layer "{name}" ran {runs:g} times in one pass (0: the gradient did not reach it); a capture wants '
+                f'layer "{name}" ran {runs.flat[np.abs(runs - 1).argmax()]:g} times in one pass (0: the gradient did not reach it); a capture wants '
                 "one run over the whole batch, not under vmap or in a scan"
             )
             raise ValueError(message)

@@ -181,6 +181,18 @@ def test_tokens_are_rows(client, name):
     np.testing.assert_allclose(client.read(f"{name}/layer").weight, C, rtol=1e-6)
 
 
+def test_captures_of_several_devices_are_more_rows(client, name):
+    """As pmap returns them; here it is vmap that adds the axis."""
+
+    def device(a, g):
+        return capture(lambda w, b: (dense(a, w, b, name="layer") * g).sum(-1).mean())(W, B)
+
+    with attach(client, rank3="tokens", prefix=f"{name}/") as fisher:
+        fisher.update(jax.vmap(device)(A[:, None], G[:, None]), terms=1)
+        fisher.flush()
+    np.testing.assert_allclose(client.read(f"{name}/layer").weight, C, rtol=1e-6)
+
+
 def test_updates_within_jit_happen_in_order_and_once_per_run(client, name):
     with attach(client, loss="sum", prefix=f"{name}/", decay=0.0) as fisher:
 
