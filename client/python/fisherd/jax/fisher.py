@@ -312,8 +312,9 @@ class Fisher:
         capture = step.captures[name]
         runs = host.array(capture.runs)  # one for each device under pmap
         if not (runs == 1).all():
+            worst = runs.flat[np.abs(runs - 1).argmax()]
             message = (
-                f'layer "{name}" ran {runs.flat[np.abs(runs - 1).argmax()]:g} times in one pass (0: the gradient did not reach it); a capture wants '
+                f'layer "{name}" ran {worst:g} times in one pass (0: the gradient did not reach it); a capture wants '
                 "one run over the whole batch, not under vmap or in a scan"
             )
             raise ValueError(message)
