@@ -77,6 +77,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(target, channel.credentials(own_tls), options=arguments)
         self._client_id = os.urandom(16)
+        self._pid = os.getpid()
         self._streams = 0  # Hello.stream, the last that was given out
         self._newest: UpdateStream | None = None
         self._lock = threading.Lock()
@@ -87,7 +88,12 @@ class Client:
         return self._target
 
     def close(self) -> None:
-        """Close the stream of updates, if there is one, and end the calls under way."""
+        """Close the stream of updates, if there is one, and end the calls under way.
+
+        Does nothing in a process that was forked from the client's own.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             newest = self._newest
         if newest is not None:
@@ -144,8 +150,11 @@ class Client:
         towers: replicas of the trainer that together make a step.
         sources: sets of output gradients per forward pass, summed.
         dtype: of the state and its arithmetic.
+        tower_weighting: "tower_mean" of the towers' own means, or "example_weighted", as if their rows were one batch.
         zero_debias: divide the moving average by its total weight.
         initial_covariance: only with zero_debias off.
+        update_mode: "synchronous": all towers' batches make one step, with the same bits in whichever order they come;
+            "asynchronous": each is one, as it comes.
         gather_policy: what becomes of a step whose towers have not all come within gather_timeout seconds (None: the
             server's own): nothing counts, or those who have come.
         window: steps that may be open at once; 0: the server's own.
@@ -267,11 +276,12 @@ class Client:
             min_version=min_version,
             if_version_not=if_version_not,
         )
-        call = self._channel.unary_stream(
+        start = self._channel.unary_stream(
             calls.path("Read"),
             request_serializer=calls.serialize,
             response_deserializer=service_pb2.ReadResponse.FromString,
-        )(request, timeout=self._transfer(timeout), metadata=self._metadata())
+        )
+        call = _call(lambda: start(request, timeout=self._transfer(timeout), metadata=self._metadata()))
         assembly = transfer.ReadAssembly()
         _take(call, assembly.add)
         return assembly.finish()
@@ -305,11 +315,13 @@ class Client:
         if not items:
             return []
         assembly = transfer.MultiplyAssembly(items)
-        call = self._channel.stream_stream(
+        start = self._channel.stream_stream(
             calls.path("Multiply"),
             request_serializer=calls.serialize,
             response_deserializer=service_pb2.MultiplyResponse.FromString,
-        )(assembly.requests(), timeout=self._transfer(timeout), metadata=self._metadata())
+        )
+        requests = assembly.requests()
+        call = _call(lambda: start(requests, timeout=self._transfer(timeout), metadata=self._metadata()))
         _take(call, assembly.add)
         return assembly.finish()
 
@@ -385,6 +397,10 @@ def _call(call: Callable[[], Response]) -> Response:
         return call()
     except grpc.RpcError as error:
         raise errors.from_rpc(error) from None
+    except ValueError as error:
+        if "closed" not in str(error):
+            raise
+        raise errors.CancelledError("the client was closed") from None
 
 
 def _take(call: Any, add: Callable[[Any], None]) -> None:

@@ -86,7 +86,7 @@ class FullyConnectedDiagonalFactor:
         return update
 
     def update(self, inputs: Any, outputs_grads: Any, *, decay: float = 0.95, **options: Any) -> int:
-        """Write this tower's batch of the next step, and return the step: UpdateWriter.write(), with its options.
+        """Write this tower's batch of the next step, under that decay, and return the step: UpdateWriter.write().
 
         Used by one thread at a time. Reads that follow see this step, once it has ended.
         """

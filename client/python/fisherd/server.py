@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pathlib
 import shutil
@@ -40,6 +41,7 @@ class Server:
         FileNotFoundError if there is no binary; UnavailableError, with what it said, if it does not serve in time.
         """
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = os.getpid()
         self._folder = tempfile.TemporaryDirectory(prefix="fisherd-")
         folder = pathlib.Path(self._folder.name)
         self._log = folder / "log"
@@ -50,6 +52,7 @@ class Server:
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            atexit.register(self.stop)
             self._target = f"127.0.0.1:{self._await_port(port_file, timeout)}"
         except BaseException:
             self.stop()
@@ -75,7 +78,13 @@ class Server:
         return Client(self._target, **options)
 
     def stop(self) -> None:
-        """Ask it to end, wait until it has, and remove its files. Does nothing the second time."""
+        """Ask it to end, wait until it has, and remove its files. Does nothing the second time.
+
+        The interpreter's end does it, too; in a process that was forked from the one that started it, nothing does.
+        """
+        if os.getpid() != self._pid:
+            return
+        atexit.unregister(self.stop)
         process, self._process = self._process, None
         if process is not None:
             process.terminate()

@@ -174,7 +174,9 @@ class MultiplyAssembly:
         if begins and len(self._answers) < len(self._items):
             if not response.HasField("header"):
                 raise _malformed("an answer does not begin with a header")
-            dtype = self._arguments[len(self._answers)][0].wire_type
+            argument = self._arguments[len(self._answers)]
+            dtype = argument[0].wire_type
+            _check_shapes(self._items[len(self._answers)], argument, response.header.tensors)
             self._answers.append((response.header, _Parts(response.header.tensors, dtype)))
         elif not response.HasField("chunk"):
             raise _malformed("the answer goes on with something that is not a chunk")
@@ -270,6 +272,19 @@ def _arguments(item: MultiplyItem) -> list[tensors.TensorView]:
                 metadata={"factor": item.factor, "field": "bias" if axes == 1 else "weight"},
             )
     return arguments
+
+
+def _check_shapes(
+    item: MultiplyItem, argument: Sequence[tensors.TensorView], specs: Sequence[types_pb2.TensorSpec]
+) -> None:
+    """Compare the shapes with the factor's: requests carry elements alone, so a transposed weight would be accepted."""
+    got, expected = ([list(part.shape) for part in parts] for parts in (argument, specs))
+    if got != expected:
+        raise InvalidArgumentError(
+            f'factor "{item.factor}": got the shapes {got}; expected {expected}, in the layout "{item.layout}"',
+            reason="BAD_ARGUMENT",
+            metadata={"factor": item.factor, "field": "weight" if got[0] != expected[0] else "bias"},
+        )
 
 
 def _chunks(index: int, tensor: tensors.TensorView) -> Iterator[types_pb2.TensorChunk]:

@@ -68,6 +68,7 @@ class StepRun(NamedTuple):
 class Progress:
     """Where a factor stands, as one tower was last told.
 
+    incarnation, epoch: what its steps are numbered within, see Version. towers: how many make a step.
     next: the lowest step that has not ended.
     durable: every step up to it survives a crash of the server.
     open_through: the highest step that is open.
@@ -93,6 +94,8 @@ class Progress:
 class UpdateStats:
     """What a writer has done since it was opened. Bytes are of elements.
 
+    raw_batches, raw_bytes: written as they were.
+    contribution_batches, contribution_bytes: written reduced to what they add to the covariance.
     resent_batches: sent once more, after a cut or a hold.
     reconnects: streams on which the tower was opened anew.
     """

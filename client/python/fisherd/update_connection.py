@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,6 +84,7 @@ class UpdateConnection:
         self._next_stream = next_stream
         self._metadata = metadata
         self._options = options
+        self._pid = os.getpid()
         self.lock = threading.Lock()
         self.space = threading.Condition(self.lock)  # buffered_bytes has become less
         self.buffered_bytes = 0  # kept by towers, or reserved by writers
@@ -104,6 +106,11 @@ class UpdateConnection:
         self._backoff = Backoff(options.first_reconnect_delay, options.max_reconnect_delay)
         self._thread = threading.Thread(target=self._run, name="fisherd updates", daemon=True)
         self._thread.start()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked from the one that made it, and has neither its threads nor its stream."""
+        return os.getpid() != self._pid
 
     # ---- For whom opens and writes; with the lock held
 
@@ -358,6 +365,8 @@ class UpdateConnection:
 
     def supersede(self) -> None:
         """End at once: a newer stream takes this one's place. No stream number is drawn and used after this."""
+        if self.is_inherited:
+            return
         with self.lock:
             self._superseded = True
             self._end_all(_superseded())
@@ -366,6 +375,8 @@ class UpdateConnection:
 
     def close(self, timeout: float) -> errors.Error | None:
         """Have sent what is written, let the server read it, and end; return how the last gRPC stream ended."""
+        if self.is_inherited:
+            return None
         deadline = time.monotonic() + timeout
         with self.lock:
             self.closed = True

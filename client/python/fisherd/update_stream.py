@@ -60,6 +60,7 @@ class UpdateStream:
         OutOfRangeError (no such tower), UnavailableError (no server was reached in time), the stream's own.
         """
         connection = self._connection
+        _raise_if_inherited(connection)
         deadline = _deadline(timeout)
         with connection.lock:
             opening = Tower(TowerState(factor, tower, take_over=take_over), connection.lock)
@@ -209,6 +210,7 @@ class UpdateWriter:
         The refusal's own: this batch, or one before it, was refused; see next_step.
         The writer's own: it has ended, or the stream, see UpdateStream.status().
         """
+        _raise_if_inherited(self._connection)
         deadline = _deadline(timeout)
         options = StepOptions(decay, weight, gradient_scale, label)
         batch = self._reduce(Batch.of(inputs, outputs_grads, row_weights), options)
@@ -326,6 +328,7 @@ class UpdateWriter:
 
     def _await_outcome(self, step: int, deadline: float | None, outcome: Callable[[int], Outcome]) -> None:
         connection, tower = self._connection, self._tower
+        _raise_if_inherited(connection)
         with connection.lock:
             while (known := outcome(step)) is None:
                 if not _wait(tower.changed, deadline) and outcome(step) is None:
@@ -348,6 +351,13 @@ def _wait(condition: Any, deadline: float | None) -> bool:
         return False
     condition.wait(left)
     return True
+
+
+def _raise_if_inherited(connection: UpdateConnection) -> None:
+    if connection.is_inherited:
+        raise errors.FailedPreconditionError(
+            "this process was forked from the one that opened the stream of updates; make a client in this one"
+        )
 
 
 def _raise_if_over(connection: UpdateConnection) -> None:
