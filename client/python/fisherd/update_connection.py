@@ -11,13 +11,11 @@ from typing import Any
 
 import grpc
 
-from fisherd import errors
+from fisherd import calls, errors
 from fisherd.channel import Backoff, Metadata
 from fisherd.contribution import LayerShape
 from fisherd.tower_state import BatchIdentity, TowerState
 from fisherd.v1 import update_pb2
-
-Connect = Callable[[Iterator[bytes], Metadata | None], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +55,7 @@ class _Call:
         self.number = number
         self.rpc: Any = None
         self.over = False
+        self.given_up = False
 
 
 class UpdateConnection:
@@ -68,14 +67,18 @@ class UpdateConnection:
 
     def __init__(
         self,
-        connect: Connect,
+        channel: grpc.Channel,
         client_id: bytes,
         next_stream: Callable[[], int],
         metadata: Callable[[], Metadata | None],
         options: UpdateOptions,
     ) -> None:
-        """Begin to connect. `connect` starts a call with its requests; `next_stream` draws Hello.stream."""
-        self._connect_call = connect
+        """Begin to connect. `next_stream` draws Hello.stream."""
+        self._update: Any = channel.stream_stream(
+            calls.path("Update"),
+            request_serializer=None,  # requests are bytes already
+            response_deserializer=update_pb2.UpdateResponse.FromString,
+        )
         self._client_id = client_id
         self._next_stream = next_stream
         self._metadata = metadata
@@ -212,7 +215,8 @@ class UpdateConnection:
 
     def _start(self, call: _Call) -> Any:
         try:
-            rpc = self._connect_call(self._requests(call), self._metadata())
+            # After a cut, gRPC waits for the connection (and 1.51 goes on with it only while a call is under way).
+            rpc = self._update(self._requests(call), metadata=self._metadata(), wait_for_ready=self._last is not None)
         except grpc.RpcError:
             raise
         except ValueError:  # of a channel that has been closed
@@ -221,25 +225,50 @@ class UpdateConnection:
             raise errors.UnauthenticatedError(f"no token: {error}") from error
         with self.lock:
             call.rpc = rpc
-            if self.abandoned or self._superseded:
-                rpc.cancel()
+            self._cancel_if_useless(call)
         return rpc
+
+    def _cancel_if_useless(self, call: _Call) -> None:
+        """End a call that nobody waits for; with the lock held."""
+        done = self.closed and not self.greeted and self._all_sent()
+        if call.rpc is not None and (self.abandoned or self._superseded or call.given_up or done):
+            call.rpc.cancel()
 
     def _read_answers(self, call: _Call) -> tuple[errors.Error | None, bool]:
         """Return how the call ended, and whether anything was answered."""
         answered = False
         last: errors.Error | None = None
+        timer = self._give_up_in_time(call)
         try:
             for response in self._start(call):
                 answered = True
                 with self.lock:
                     self._handle(response)
         except grpc.RpcError as error:
-            last = errors.from_rpc(error)
+            last = self._last if call.given_up else errors.from_rpc(error)
         except errors.Error as error:
             last = error
             self._hopeless = True
+        finally:
+            if timer is not None:
+                timer.cancel()
         return last, answered
+
+    def _give_up_in_time(self, call: _Call) -> threading.Timer | None:
+        """See to it that a call that finds no connection ends at reconnect_timeout."""
+        timeout = self._options.reconnect_timeout
+        if timeout is None:
+            return None
+
+        def give_up() -> None:
+            with self.lock:
+                call.given_up = not self.greeted
+                self._cancel_if_useless(call)
+
+        timer = threading.Timer(max(self._down_since + timeout - time.monotonic(), 0), give_up)
+        timer.daemon = True
+        timer.start()
+        return timer
 
     def _await_next_attempt(self, last: errors.Error | None, *, answered: bool) -> bool:
         """Wait before the next one; False if the stream has ended for good."""
@@ -332,8 +361,8 @@ class UpdateConnection:
         with self.lock:
             self._superseded = True
             self._end_all(_superseded())
-            if self._call is not None and self._call.rpc is not None:
-                self._call.rpc.cancel()
+            if self._call is not None:
+                self._cancel_if_useless(self._call)
 
     def close(self, timeout: float) -> errors.Error | None:
         """Have sent what is written, let the server read it, and end; return how the last gRPC stream ended."""
@@ -345,12 +374,14 @@ class UpdateConnection:
             self.space.notify_all()
             self._work.notify_all()
             self._ended.notify_all()
+            if self._call is not None:
+                self._cancel_if_useless(self._call)
             while self.end is None and (left := deadline - time.monotonic()) > 0:
                 self._ended.wait(left)
             if self.end is None:
                 self.abandoned = True
-                if self._call is not None and self._call.rpc is not None:
-                    self._call.rpc.cancel()
+                if self._call is not None:
+                    self._cancel_if_useless(self._call)
                 self._ended.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import grpc
 
-from fisherd import batch_frames, calls, errors, tensors
+from fisherd import batch_frames, errors, tensors
 from fisherd.batch_frames import Batch, BatchTensors, StepOptions
 from fisherd.channel import Metadata
 from fisherd.contribution import LayerShape, make_contribution
@@ -40,14 +40,7 @@ class UpdateStream:
         describe: Callable[[str], service_pb2.FactorInfo],
         options: UpdateOptions,
     ) -> None:
-        update: Any = channel.stream_stream(
-            calls.path("Update"),
-            request_serializer=None,  # requests are bytes already
-            response_deserializer=update_pb2.UpdateResponse.FromString,
-        )
-        self._connection = UpdateConnection(
-            lambda requests, sent: update(requests, metadata=sent), client_id, next_stream, metadata, options
-        )
+        self._connection = UpdateConnection(channel, client_id, next_stream, metadata, options)
         self._describe = describe
         self._options = options
 

@@ -22,9 +22,11 @@ def watch(
         response_deserializer=service_pb2.WatchResponse.FromString,
     )
     backoff = new_backoff()
+    last: errors.Error | None = None
     while True:
-        call = start(service_pb2.WatchRequest(prefix=prefix), metadata=metadata())
-        last: errors.Error | None = None
+        # After a cut, gRPC waits for the connection (and 1.51 goes on with it only while a call is under way).
+        call = start(service_pb2.WatchRequest(prefix=prefix), metadata=metadata(), wait_for_ready=last is not None)
+        last = None
         try:
             for response in call:
                 backoff.reset()

@@ -4,8 +4,9 @@ import os
 import pathlib
 import sys
 
-import fisherd
 import pytest
+
+import fisherd
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 ROOT = pathlib.Path(__file__).resolve().parents[3]

@@ -5,6 +5,7 @@ import queue
 import threading
 
 import grpc
+
 from fisherd import errors
 from fisherd.v1 import factor_service_pb2 as service_pb2
 from fisherd.v1 import types_pb2, update_pb2
@@ -39,9 +40,7 @@ def hold(step, *, factor="f", tower=0):
 
 def refused(step, error, *, factor="f", tower=0):
     status = errors.to_status(error)
-    return update_pb2.UpdateResponse(
-        refused=update_pb2.Refused(factor=factor, tower=tower, step=step, status=status)
-    )
+    return update_pb2.UpdateResponse(refused=update_pb2.Refused(factor=factor, tower=tower, step=step, status=status))
 
 
 def abort(context, error):
@@ -145,9 +144,7 @@ class FakeServer:
         self._server.stop(0).wait()
 
     def describe(self, request):
-        return service_pb2.DescribeFactorResponse(
-            factor=service_pb2.FactorInfo(name=request.name, spec=self.spec)
-        )
+        return service_pb2.DescribeFactorResponse(factor=service_pb2.FactorInfo(name=request.name, spec=self.spec))
 
     def stream(self, timeout=10):
         """Return the next Update call."""

@@ -1,5 +1,6 @@
 """A TCP proxy on loopback that can be told to cut."""
 
+import contextlib
 import socket
 import threading
 
@@ -28,10 +29,8 @@ class Proxy:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
-                try:
+                with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
 
     def _accept(self):
         while True:
@@ -48,13 +47,9 @@ class Proxy:
 
     @staticmethod
     def _forward(source, sink):
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 sink.sendall(data)
-        except OSError:
-            pass
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass

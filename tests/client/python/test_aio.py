@@ -2,9 +2,10 @@
 
 import asyncio
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd.v1 import factor_service_pb2 as service_pb2
 
 A = np.array([[1, 2], [3, 4]], np.float32)

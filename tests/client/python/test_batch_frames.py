@@ -1,9 +1,10 @@
 """A batch as messages: genuine protobuf, cut by rows, with the C++ client's digest."""
 
 import crc32c
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd import batch_frames
 from fisherd.batch_frames import Batch, StepOptions
 from fisherd.tower_state import BatchIdentity

@@ -4,9 +4,10 @@ import asyncio
 import json
 import subprocess
 
-import fisherd
 import grpc
 import pytest
+
+import fisherd
 from fake_server import FakeServer
 from fisherd import channel
 from fisherd.v1 import factor_service_pb2 as service_pb2

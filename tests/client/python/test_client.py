@@ -2,9 +2,10 @@
 
 import threading
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd.v1 import factor_service_pb2 as service_pb2
 from fisherd.v1 import types_pb2
 

@@ -1,8 +1,9 @@
 """A batch reduced by this process, against its definition."""
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd.batch_frames import Batch
 from fisherd.contribution import LayerShape, make_contribution
 from fisherd.tower_state import BatchIdentity

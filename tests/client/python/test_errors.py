@@ -2,10 +2,11 @@
 
 import pickle
 
-import fisherd
 import pytest
-from fisherd import errors
 from google.rpc import status_pb2
+
+import fisherd
+from fisherd import errors
 
 
 def test_every_code_has_a_class():
@@ -21,7 +22,12 @@ def test_details_travel():
     error = fisherd.ResourceExhaustedError("m", reason="STATE_BUDGET", metadata={"factor": "f"}, retry_delay=1.5)
     again = errors.from_status(errors.to_status(error))
     assert type(again) is fisherd.ResourceExhaustedError
-    assert (again.message, again.reason, again.metadata, again.retry_delay) == ("m", "STATE_BUDGET", {"factor": "f"}, 1.5)
+    assert (again.message, again.reason, again.metadata, again.retry_delay) == (
+        "m",
+        "STATE_BUDGET",
+        {"factor": "f"},
+        1.5,
+    )
     assert str(again) == "RESOURCE_EXHAUSTED: m (STATE_BUDGET)"
     copy = pickle.loads(pickle.dumps(again))
     assert (type(copy), str(copy), copy.metadata) == (type(again), str(again), again.metadata)

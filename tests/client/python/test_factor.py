@@ -1,8 +1,9 @@
 """The class as people know it, through a real server."""
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 
 A = np.array([[1, 2], [3, 4]], np.float32)
 G = np.array([[1, -1], [2, 0.5]], np.float32)

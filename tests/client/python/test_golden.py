@@ -1,8 +1,9 @@
 """SPEC's golden values, through a real server, in every form and type."""
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 
 A = np.array([[1, 2], [3, 4]], np.float64)
 G = np.array([[1, -1], [2, 0.5]], np.float64)

@@ -1,8 +1,9 @@
 """A diagonal operator, transferred at its first use."""
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 
 WEIGHT = np.array([[1.0, 2], [4, 8], [5, 10]])
 BIAS = np.array([0.5, 0.25])

@@ -1,8 +1,9 @@
 """Operators and policies as messages."""
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd.v1 import types_pb2
 
 

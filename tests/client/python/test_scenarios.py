@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from google.protobuf import json_format
+
 from conftest import ROOT
 from fisherd import errors
 from fisherd.batch_frames import EncodedBatch
 from fisherd.tower_state import TowerState
 from fisherd.v1 import update_pb2
-from google.protobuf import json_format
 
 SCENARIOS = sorted((ROOT / "client/scenarios").glob("*.json"))
 

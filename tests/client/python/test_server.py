@@ -3,8 +3,9 @@
 import os
 import pathlib
 
-import fisherd
 import pytest
+
+import fisherd
 
 
 def alive(pid):
@@ -47,6 +48,7 @@ def test_where_it_is_looked_for(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="FISHERD_BINARY"):
         fisherd.Server()
     monkeypatch.delenv("FISHERD_BINARY")
+    monkeypatch.setattr("fisherd.server.__file__", str(tmp_path / "site-packages/fisherd/server.py"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from fisherd import tensors
 from fisherd.v1 import types_pb2
 

@@ -1,9 +1,10 @@
 """Answers put together from chunks, and what is wrong with some."""
 
 import crc32c
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fisherd import transfer
 from fisherd.v1 import factor_service_pb2 as service_pb2
 from fisherd.v1 import types_pb2

@@ -3,9 +3,10 @@
 import threading
 import time
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from fake_server import FakeServer, ack, hold, opened, refused
 
 A = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -4,9 +4,10 @@ import random
 import threading
 import time
 
-import fisherd
 import numpy as np
 import pytest
+
+import fisherd
 from proxy import Proxy
 
 A = np.array([[1, 2], [3, 4]], np.float32)
@@ -153,7 +154,7 @@ def train(client, prefix, tower, pause):
         for writer in writers.values():
             writer.wait(STEPS, timeout=60)
             writer.wait_durable(STEPS, timeout=60)
-        return sum((writer.stats().reconnects for writer in writers.values())), {
+        return sum(writer.stats().reconnects for writer in writers.values()), {
             layer: writer.stats() for layer, writer in writers.items()
         }
 

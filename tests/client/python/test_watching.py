@@ -1,7 +1,8 @@
 """Watching goes on over cuts, and ends with what ended it for good."""
 
-import fisherd
 import pytest
+
+import fisherd
 from fake_server import FakeServer
 from fisherd.v1 import factor_service_pb2 as service_pb2
 
