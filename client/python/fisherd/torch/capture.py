@@ -68,14 +68,19 @@ class LayerCapture:
             message = "a captured Linear was called with its input by keyword; pass it by position"
             raise TypeError(message)
         self._clock += 1
-        own, forwarded, place = _own(inputs[0]), self._clock, output.output_nr
-        node: Any = output.grad_fn
-        node.register_hook(lambda _, grads: self._on_gradient(own, forwarded, grads[place]))
+        own, forwarded, shape = _own(inputs[0]), self._clock, output.shape
+        computed = _computed(output)
+        node: Any = computed.grad_fn
+        place = computed.output_nr
+        node.register_hook(lambda _, grads: self._on_gradient(own, forwarded, shape, grads[place]))
 
-    def _on_gradient(self, inputs: torch.Tensor, forwarded: int, grads: torch.Tensor | None) -> None:
+    def _on_gradient(
+        self, inputs: torch.Tensor, forwarded: int, shape: torch.Size, grads: torch.Tensor | None
+    ) -> None:
         if grads is None or not self._listening():
             return
         self._clock += 1
+        grads = grads.reshape(shape)
         before = self._calls.get(forwarded)  # of another backward pass of the same graph: gradients add
         total = grads.detach() if before is None else before.grads + grads.detach()
         self._calls[forwarded] = Call(inputs, total, forwarded, self._clock)
@@ -84,3 +89,13 @@ class LayerCapture:
 def _own(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor; a copy of the caller's own data, which may change before it has been sent."""
     return tensor.detach() if tensor.requires_grad else tensor.detach().clone()
+
+
+def _computed(output: torch.Tensor) -> torch.Tensor:
+    """Return what the output is a view of, if it is one of the same elements: PyTorch computes [N, T, O] as [N·T, O].
+
+    When a view is changed in place, its own node leaves the graph; that of what it views stays.
+    """
+    base = output._base if output._is_view() else None  # noqa: SLF001 - there is no public name
+    whole = base is not None and base.grad_fn is not None and base.numel() == output.numel() and base.is_contiguous()
+    return base if base is not None and whole else output

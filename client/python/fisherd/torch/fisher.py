@@ -165,9 +165,10 @@ class Fisher:
 
         operator: the covariance, that is the diagonal of the Fisher, if None. options: more of Client.read()'s.
 
-        Waits for all that this process has written, if options have no min_version. Errors as Client.read().
+        Waits for all steps so far, of this process. Errors as Client.read(), and what sending failed with.
         """
         result: dict[str, torch.Tensor] = {}
+        self._sender.flush(options.get("timeout"))
         versions = self.versions()
         for layer in self.layers:
             asked = {"min_version": versions.get(layer.name), **options}
