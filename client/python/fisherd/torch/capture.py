@@ -42,7 +42,7 @@ class LayerCapture:
         self._listening = listening
         self._clock = 0
         self._calls: dict[int, Call] = {}  # by their forward pass, in the order in which the gradients came
-        self._handle = module.register_forward_hook(self._on_forward)
+        self._handle = module.register_forward_hook(_Hook(self._on_forward))
 
     def take(self) -> list[Call]:
         """Return the calls whose gradients have arrived since the last time, in that order."""
@@ -84,6 +84,20 @@ class LayerCapture:
         before = self._calls.get(forwarded)  # of another backward pass of the same graph: gradients add
         total = grads.detach() if before is None else before.grads + grads.detach()
         self._calls[forwarded] = Call(inputs, total, forwarded, self._clock)
+
+
+class _Hook:
+    """Calls a function; a copy of it, in a model that is copied or saved, does nothing: that model is another."""
+
+    def __init__(self, function: Callable[..., None] | None = None) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._function is not None:
+            self._function(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, ()
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

@@ -149,6 +149,8 @@ class Fisher:
 
         timeout: seconds. DeadlineExceededError; what sending failed with; FailedPreconditionError (STEP_FAILED).
         """
+        if self._closed:
+            return
         deadline = None if timeout is None else time.monotonic() + timeout
         self._sender.flush(timeout)
         for writer, version in zip(self._sender.writers, self._sender.versions, strict=True):
@@ -168,7 +170,8 @@ class Fisher:
         Waits for all steps so far, of this process. Errors as Client.read(), and what sending failed with.
         """
         result: dict[str, torch.Tensor] = {}
-        self._sender.flush(options.get("timeout"))
+        if not self._closed:
+            self._sender.flush(options.get("timeout"))
         versions = self.versions()
         for layer in self.layers:
             asked = {"min_version": versions.get(layer.name), **options}
@@ -203,6 +206,7 @@ class Fisher:
             capture.remove()
         self._sender.stop()
         self._close_updates(timeout)
+        self._sender.join(timeout)
 
     def __enter__(self) -> Self:
         return self

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from fisherd.channel import Backoff
+from fisherd.errors import UnavailableError
 from fisherd.operators import Damping, matpower
 from fisherd.torch import towers
 from fisherd.torch.fisher import Fisher
@@ -16,6 +19,9 @@ from fisherd.transfer import MultiplyItem
 from fisherd.types import MinVersion, Version
 
 Versions = dict[str, MinVersion]  # by layer
+Answer = TypeVar("Answer")
+
+_FIRST_DELAY, _MOST_DELAY = 0.05, 2.0  # seconds between attempts
 
 
 class Preconditioner(torch.optim.Optimizer):
@@ -36,7 +42,7 @@ class Preconditioner(torch.optim.Optimizer):
         damping: Damping = 1e-3,
         fresh: bool = True,
         refresh_every: int | None = None,
-        timeout: float | None = None,
+        timeout: float = 600.0,
     ) -> None:
         """Wrap an optimizer.
 
@@ -47,8 +53,8 @@ class Preconditioner(torch.optim.Optimizer):
             in any case.
         refresh_every: k: keep (v + λ)^e here, on the parameters' device, and read it anew on every k-th step if it has
             changed, instead of sending the gradients to the server.
-        timeout: seconds that a step may wait for the server and for other towers; the client's transfer_timeout if
-            None. DeadlineExceededError.
+        timeout: seconds that a step may wait for the server, over cuts, and for other towers. DeadlineExceededError,
+            UnavailableError.
         """
         # Not super().__init__(): the state is the wrapped optimizer's, and what is not found here is looked up there.
         if refresh_every is not None and refresh_every < 1:
@@ -162,7 +168,8 @@ class Preconditioner(torch.optim.Optimizer):
             bias_grad = None if bias is None else _grad(bias)
             version = self._wanted(versions[layer.name])
             items.append(MultiplyItem(layer.factor, self._operator, _grad(weight), bias_grad, "out_in", version))
-        for layer, product in zip(captured, self.fisher.client.multiply_all(items, timeout=self._timeout), strict=True):
+        products = self._insist(lambda timeout: self.fisher.client.multiply_all(items, timeout=timeout))
+        for layer, product in zip(captured, products, strict=True):
             for parameter, result in zip(layer.parameters, (product.weight, product.bias), strict=True):
                 if parameter is not None and parameter.grad is not None:
                     parameter.grad.copy_(torch.from_numpy(result))
@@ -188,13 +195,10 @@ class Preconditioner(torch.optim.Optimizer):
         """Read a layer's operator, if it has changed, in rank 0 for all; ones if it was never captured."""
         kept = self._kept.setdefault(layer.name, [torch.ones_like(parameter) for parameter in _present(layer)])
         if towers.is_first() and version is not None:
-            reading = self.fisher.client.read(
-                layer.factor,
-                self._operator,
-                layout="out_in",
-                min_version=self._wanted(version),
-                if_version_not=self._read_versions.get(layer.name),
-                timeout=self._timeout,
+            asked: Any = {"min_version": self._wanted(version), "if_version_not": self._read_versions.get(layer.name)}
+            read = self.fisher.client.read
+            reading = self._insist(
+                lambda timeout: read(layer.factor, self._operator, layout="out_in", timeout=timeout, **asked)
             )
             if not reading.unchanged:
                 for ours, part in zip(kept, (reading.weight, reading.bias), strict=False):
@@ -202,6 +206,19 @@ class Preconditioner(torch.optim.Optimizer):
                 if not self._operator.matpower.damping.name:  # whose value may change under the same version
                     self._read_versions[layer.name] = reading.version
         towers.share(kept)
+
+    def _insist(self, call: Callable[[float], Answer]) -> Answer:
+        """Make a call that changes nothing, with the seconds that it has, until it is not cut."""
+        deadline = time.monotonic() + self._timeout
+        backoff = Backoff(_FIRST_DELAY, _MOST_DELAY)
+        while True:
+            try:
+                return call(max(deadline - time.monotonic(), 0.0))
+            except UnavailableError as error:
+                delay = backoff.next(error)
+                if time.monotonic() + delay > deadline:
+                    raise
+                time.sleep(delay)
 
     def _wanted(self, version: MinVersion) -> MinVersion:
         """Return what to wait for; at least for the first step, before which there is no Fisher."""

@@ -166,6 +166,10 @@ class Sender:
             self._over = True
             self._changed.notify_all()
 
+    def join(self, timeout: float) -> None:
+        """Wait for the thread's end, which comes once its writers are closed or have nothing to do."""
+        self._thread.join(timeout)
+
     # ---- The thread
 
     def _run(self) -> None:
