@@ -6,7 +6,8 @@
 
     client = fisherd.Client("localhost:7600")
     fisher = fisherd.torch.attach(model, client, loss="mean")
-    optimizer = fisherd.torch.Preconditioner(torch.optim.SGD(model.parameters(), lr=0.1), fisher, exponent=-0.5, damping=1e-3)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = fisherd.torch.Preconditioner(sgd, fisher, exponent=-0.5, damping=1e-3)
 
 The training loop stays as it was. `attach` squares the gradients of single examples, whatever the loss's reduction, and
 sends them in the background; `Preconditioner.step` multiplies every layer's gradient by (v + λ)^e in one call.

@@ -100,9 +100,7 @@ def attach(
     dtype = torch.float64 if factor.get("dtype") == "float64" else torch.float32
     sending = Sender(chosen, writers, agree, SendOptions(queue_size, when_full, decay, weight, dtype))
     close = stream.close if updates is None else lambda _: None
-    return Fisher(
-        client, chosen, sending, close, CaptureOptions(loss, rank3, labels, every, scaler, capture_in_eval)
-    )
+    return Fisher(client, chosen, sending, close, CaptureOptions(loss, rank3, labels, every, scaler, capture_in_eval))
 
 
 def _place(count: int | None, tower: int | None, when_full: WhenFull) -> tuple[int, int, Agree]:
@@ -126,7 +124,8 @@ def _apart(mine: list[int]) -> list[int]:
 
 def _inner(model: nn.Module) -> nn.Module:
     wrapped = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
-    return model.module if wrapped else model
+    inner: Any = model.module if wrapped else model
+    return inner
 
 
 def _check(name: str, value: Any, known: tuple[Any, ...]) -> None:

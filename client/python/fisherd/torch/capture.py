@@ -74,9 +74,7 @@ class LayerCapture:
         place = computed.output_nr
         node.register_hook(lambda _, grads: self._on_gradient(own, forwarded, shape, grads[place]))
 
-    def _on_gradient(
-        self, inputs: torch.Tensor, forwarded: int, shape: torch.Size, grads: torch.Tensor | None
-    ) -> None:
+    def _on_gradient(self, inputs: torch.Tensor, forwarded: int, shape: torch.Size, grads: torch.Tensor | None) -> None:
         if grads is None or not self._listening():
             return
         self._clock += 1

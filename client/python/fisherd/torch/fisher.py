@@ -253,7 +253,8 @@ def _loss_scale(scaler: Any) -> float:
 def _record(captured: Sequence[Sequence[rows.Part]]) -> Any:
     """Return an event of the device's stream if anything is on a CUDA device."""
     if any(part.grads.is_cuda for parts in captured for part in parts):
-        event = torch.cuda.Event()
+        cuda: Any = torch.cuda  # which has no types
+        event = cuda.Event()
         event.record()
         return event
     return None

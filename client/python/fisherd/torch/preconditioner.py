@@ -110,17 +110,17 @@ class Preconditioner(torch.optim.Optimizer):
     _step_supports_amp_scaling = False  # GradScaler is to unscale the gradients before step()
 
     @property
-    def param_groups(self) -> Any:
+    def param_groups(self) -> Any:  # type: ignore[override]
         """The wrapped optimizer's own."""
         return self.optimizer.param_groups
 
     @property
-    def state(self) -> Any:
+    def state(self) -> Any:  # type: ignore[override]
         """The wrapped optimizer's own."""
         return self.optimizer.state
 
     @property
-    def defaults(self) -> Any:
+    def defaults(self) -> Any:  # type: ignore[override]
         """The wrapped optimizer's own."""
         return self.optimizer.defaults
 

@@ -74,7 +74,7 @@ def to_contribution(parts: Sequence[Part], *, has_bias: bool) -> tuple[torch.Ten
             inputs, grads = inputs[:, None], grads[:, None]
         rows += len(inputs)
         chunk = max(1, _CHUNK_BYTES // (total.numel() * inputs.element_size()))
-        for a, g in zip(inputs.split(chunk), grads.split(chunk), strict=True):
+        for a, g in zip(torch.split(inputs, chunk), torch.split(grads, chunk), strict=True):
             gradients = torch.einsum("nti,nto->nio", a, g)
             total[: a.shape[-1]] += gradients.square_().sum(0)
             if has_bias:
@@ -104,7 +104,9 @@ def _rows(call: Call, divisor: Callable[[int], float]) -> Part:
 def _summed(name: str, group: Sequence[Call], divisor: Callable[[int], float]) -> Part:
     examples = {len(call.inputs) for call in group}
     if len(examples) > 1 or group[0].inputs.dim() == 1:
-        message = f"layer {name} was called for one loss with {sorted(examples)} examples; a sum over them needs the same"
+        message = (
+            f"layer {name} was called for one loss with {sorted(examples)} examples; a sum over them needs the same"
+        )
         raise ValueError(message)
     rows = examples.pop()
     inputs = [_as_computed(call).reshape(rows, -1, call.inputs.shape[-1]) for call in group]

@@ -267,6 +267,8 @@ def _beside(ready: Any) -> contextlib.AbstractContextManager[Any]:
     """Return the context of a device's stream beside the trainer's, in which `ready` has passed."""
     if ready is None:
         return contextlib.nullcontext()
-    stream = torch.cuda.Stream()
+    cuda: Any = torch.cuda  # which has no types
+    stream = cuda.Stream()
     stream.wait_event(ready)
-    return torch.cuda.stream(stream)
+    context: contextlib.AbstractContextManager[Any] = cuda.stream(stream)
+    return context

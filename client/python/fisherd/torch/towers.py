@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import distributed
 
@@ -18,7 +20,7 @@ def make_agree() -> Agree:
 
     Over a gloo group of its own, so that it can be used beside the trainer's collectives, by another thread.
     """
-    group = distributed.new_group(backend="gloo")
+    group: Any = distributed.new_group(backend="gloo")
 
     def agree(mine: list[int]) -> list[int]:
         words = torch.tensor(mine, dtype=torch.uint8)

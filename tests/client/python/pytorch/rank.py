@@ -55,9 +55,7 @@ def train(job):
         if job.slow and job.rank == 1:
             agree = fisher._sender._agree
             fisher._sender._agree = lambda words: (time.sleep(job.slow), agree(words))[1]
-        optimizer = fisherd.torch.Preconditioner(
-            torch.optim.SGD(model.parameters(), lr=job.rate), fisher, **job.policy
-        )
+        optimizer = fisherd.torch.Preconditioner(torch.optim.SGD(model.parameters(), lr=job.rate), fisher, **job.policy)
         for step in range(job.steps):
             x, y = make_batch(job.rank, step)
             if step == job.spoil and job.rank == 1:

@@ -3,7 +3,6 @@
 import copy
 
 import numpy as np
-import torch
 
 try:
     from torch.func import functional_call, grad, vmap
@@ -42,7 +41,5 @@ def assert_close(actual, expected, rtol=1e-5):
     """All entries, relative to themselves; those that are 0 in exact arithmetic, to the largest."""
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        value = np.asarray(value, np.float64)
-        np.testing.assert_allclose(
-            actual[name].double().numpy(), value, rtol=rtol, atol=1e-7 * rtol * value.max(), err_msg=name
-        )
+        atol = 1e-7 * rtol * value.max()
+        np.testing.assert_allclose(actual[name].double().numpy(), value, rtol=rtol, atol=atol, err_msg=name)

@@ -203,7 +203,7 @@ def test_a_full_queue_is_waited_for(client, model, attach, name):
 def test_a_full_queue_skips_steps(client, model, attach, name):
     fisher = attach(model, queue_size=2, when_full="skip")
     hold = threading.Event()
-    fisher._sender._agree = lambda words: words if hold.wait(10) else words
+    fisher._sender._agree = lambda words: hold.wait(10) and words
     for _ in range(5):
         train(model, fisher)
     hold.set()
@@ -229,12 +229,16 @@ def test_errors_come_with_a_later_step(client, model, attach, name):
     train(model, fisher)
     fisher.flush()
     client.delete(f"{name}/2")
-    with pytest.raises(fisherd.Error) as error:
+
+    def train_on():
         for _ in range(100):
             train(model, fisher).wait(10)
+
+    with pytest.raises(fisherd.Error) as error:
+        train_on()
     assert error.value.reason in ("FACTOR_NOT_FOUND", "OLD_INCARNATION")
     with pytest.raises(fisherd.Error):
-        fisher.step_count = train(model, fisher)
+        train(model, fisher)
     fisher._close(0)
 
 
@@ -252,9 +256,13 @@ def test_detach_removes_the_hooks_and_sends_the_rest(client, model, attach, name
 
 
 def test_a_context_that_fails_drops_what_is_left(client, model, name):
-    with pytest.raises(ZeroDivisionError), fisherd.torch.attach(model, client, prefix=f"{name}/"):
-        functional.cross_entropy(model(X), Y).backward()
-        _ = 1 / 0
+    def fail():
+        with fisherd.torch.attach(model, client, prefix=f"{name}/"):
+            functional.cross_entropy(model(X), Y).backward()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not model[0]._forward_hooks
 
 
@@ -268,7 +276,10 @@ def test_averages_go_on_or_begin_anew(client, model, attach, name):
 
 def test_two_models_on_one_stream(client, updates, model, attach):
     other = nn.Sequential(nn.Linear(6, 4))
-    first, second = attach(model, updates=updates), fisherd.torch.attach(other, client, updates=updates, prefix="other/")
+    first, second = (
+        attach(model, updates=updates),
+        fisherd.torch.attach(other, client, updates=updates, prefix="other/"),
+    )
     train(model, first)
     train(other, second)
     first.detach()

@@ -55,9 +55,7 @@ def capture(client, name, model, run, **options):
 @pytest.mark.parametrize("bias", [True, False])
 def test_rows(client, name, bias, reduction):
     model, x, y = mlp(bias), torch.randn(N, 6), torch.randint(4, (N,))
-    served = capture(
-        client, name, model, lambda _: flat_loss(model(x), y, reduction).backward(), loss=reduction
-    )
+    served = capture(client, name, model, lambda _: flat_loss(model(x), y, reduction).backward(), loss=reduction)
     assert_close(served, covariance(model, flat_loss, x, y))
 
 
@@ -126,9 +124,7 @@ def test_loss_scaling(client, name, reduction):
     def run(_):
         (flat_loss(model(x), y, reduction) * 4096).backward()
 
-    assert_close(
-        capture(client, name, model, run, loss=reduction, scaler=Scaler()), covariance(model, flat_loss, x, y)
-    )
+    assert_close(capture(client, name, model, run, loss=reduction, scaler=Scaler()), covariance(model, flat_loss, x, y))
 
 
 def test_autocast(client, name):

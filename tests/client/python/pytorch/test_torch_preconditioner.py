@@ -1,6 +1,7 @@
 """The wrapped optimizer: what it multiplies by, and that it is the optimizer to everyone else."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_kept_operators_are_refreshed_every_k_steps(model, fisher):
         optimizer.step()
         kept.append(optimizer._kept["0"][0].clone())
         optimizer.zero_grad()
-    same = [torch.equal(a, b) for a, b in zip(kept, kept[1:], strict=False)]
+    same = [torch.equal(a, b) for a, b in itertools.pairwise(kept)]
     assert same == [True, True, False, True]
 
 

@@ -15,15 +15,18 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("this PyTorch has no torch.distributed", allow_module_level=True)
 
-from proxy import Proxy  # noqa: E402
 from rank import make_batch, make_model  # noqa: E402
 from reference import covariance  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from proxy import Proxy  # noqa: E402
+
 
 def run(server, folder, *jobs):
     """Run jobs in two processes, and return of each job what the ranks wrote."""
-    jobs = [{"target": server.target, "prefix": f"{folder}/{number}/".lstrip("/"), **job} for number, job in enumerate(jobs)]
+    jobs = [
+        {"target": server.target, "prefix": f"{folder}/{number}/".lstrip("/"), **job} for number, job in enumerate(jobs)
+    ]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     program = pathlib.Path(__file__).parent / "rank.py"
     processes = []
