@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import math
 import time
@@ -27,8 +28,8 @@ Outcome = errors.Error | Literal[True] | None
 class UpdateStream:
     """A process's stream of batches, for any number of factors; made by Client.open_updates().
 
-    Thread-safe; a context manager that closes it. Works in the background: connects, sends, reads the answers, and
-    connects again when it is cut.
+    Thread-safe; a context manager that closes it, as the end of the process does. Works in the background: connects,
+    sends, reads the answers, and connects again when it is cut.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class UpdateStream:
         self._connection = UpdateConnection(channel, client_id, next_stream, metadata, options)
         self._describe = describe
         self._options = options
+        atexit.register(self.close)
 
     def open(
         self, factor: str, tower: int = 0, *, take_over: bool = False, timeout: float | None = 30.0
@@ -88,7 +90,9 @@ class UpdateStream:
         UnavailableError or CancelledError if not everything has reached it. Batches that are whole at the server still
         count; whether they have, UpdateWriter.wait() says before.
         """
-        return self._connection.close(timeout)
+        last = self._connection.close(timeout)
+        atexit.unregister(self.close)
+        return last
 
     def supersede(self) -> None:
         """End at once, in favour of a newer stream of the same client."""

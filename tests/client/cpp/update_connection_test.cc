@@ -141,6 +141,21 @@ TEST_F(UpdateConnectionTest, AnotherIncarnationIsTheEndOfAWriterNotOfTheStream) 
   EXPECT_EQ(*anew.Write(batch(), kOptions), 1);
 }
 
+TEST_F(UpdateConnectionTest, AnIncarnationThatEndedBeforeOpenedWasTheWritersBefore) {
+  Shared<int> opens(0);
+  server_.on_update = [&](const v1::UpdateRequest& request, Call& call) {
+    if (!request.has_open()) return Answer();
+    opens.Set(opens.Get() + 1);
+    call.Write(opens.Get() > 1 ? OpenedAt(1)
+                               : RefusedAt(0, grpc::StatusCode::FAILED_PRECONDITION,
+                                           "OLD_INCARNATION", "has been deleted"));
+    return Answer();
+  };
+  UpdateStream stream = client_.OpenUpdates(Patient());
+  EXPECT_EQ(Open(stream).next_step(), 1);
+  EXPECT_EQ(opens.Get(), 2);
+}
+
 TEST_F(UpdateConnectionTest, AFactorThatIsGoneEndsItsWriterAndTheOthersGoOn) {
   Shared<bool> lost(false);
   server_.on_update = [&](const v1::UpdateRequest& request, Call& call) {

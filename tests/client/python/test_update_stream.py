@@ -1,6 +1,8 @@
 """Streams of updates through a real server: forms, towers, refusals, and cuts that leave the bits as they were."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -115,6 +117,18 @@ def test_stragglers(client, updates, name):
     assert writer.progress().missed == ((1, 1, True),)
     other = updates.open(name, 1)
     assert (writer.next_step, other.next_step) == (2, 2)
+
+
+def test_a_process_that_ends_sends_what_it_has_written(server, client, name):
+    client.create_factor(name, fisherd.FullyConnectedDiagonal(2, 2))
+    code = """
+import sys, fisherd, numpy
+writer = fisherd.Client(sys.argv[1]).open_updates().open(sys.argv[2])
+for _ in range(3):
+    writer.write(numpy.ones((5000, 2)), numpy.ones((5000, 2)))
+"""
+    subprocess.run([sys.executable, "-c", code, server.target, name], check=True, timeout=30)
+    assert client.describe(name).steps_committed == 3
 
 
 def test_a_server_that_went_away_and_came_back_empty(name):
