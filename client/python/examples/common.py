@@ -148,8 +148,10 @@ def _panel(panel: Panel, left: float, colours: Mapping[str, str]) -> list[str]:
 
 def _upward_axis(scale: str, values: Sequence[float]) -> _Axis:
     if scale == "accuracy":
-        ticks = [((100 - percent) / 100, str(percent)) for percent in (0, 50, 80, 90, 95, 98, 99)]
-        return _Axis(1, 0.01, ticks, log=True)
+        best = max(min(1 - max(values), 0.01), 0.001)
+        percents = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.9)
+        ticks = [((100 - percent) / 100, f"{percent:g}") for percent in percents if 100 - percent >= 100 * best - 1e-9]
+        return _Axis(1, best, ticks, log=True)
     if scale == "log":
         positive = [value for value in values if value > 0] or [1.0]
         low, high = math.floor(math.log10(min(positive))), max(positive)
