@@ -20,6 +20,17 @@ from fisherd.torch.fisher import Fisher, Loss
 from fisherd.torch.layers import Layer
 from fisherd.torch.preconditioner import Preconditioner
 from fisherd.torch.rows import Rank3
-from fisherd.torch.sender import CaptureStats, WhenFull
+from fisherd.torch.sender import CaptureStats, Ticket, WhenFull
 
-__all__ = ["CaptureStats", "Fisher", "Labels", "Layer", "Loss", "Preconditioner", "Rank3", "WhenFull", "attach"]
+__all__ = [
+    "CaptureStats",
+    "Fisher",
+    "Labels",
+    "Layer",
+    "Loss",
+    "Preconditioner",
+    "Rank3",
+    "Ticket",
+    "WhenFull",
+    "attach",
+]

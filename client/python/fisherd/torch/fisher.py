@@ -250,14 +250,11 @@ def _loss_scale(scaler: Any) -> float:
     return 1.0 if scaler is None else float(scaler.get_scale())
 
 
-def _record(captured: Sequence[Sequence[rows.Part]]) -> Any:
-    """Return an event of the device's stream if anything is on a CUDA device."""
-    if any(part.grads.is_cuda for parts in captured for part in parts):
-        cuda: Any = torch.cuda  # which has no types
-        event = cuda.Event()
-        event.record()
-        return event
-    return None
+def _record(captured: Sequence[Sequence[rows.Part]]) -> dict[torch.device, Any]:
+    """Return an event of each CUDA device's stream that something captured is on."""
+    cuda: Any = torch.cuda  # which has no types
+    devices = {part.grads.device for parts in captured for part in parts if part.grads.is_cuda}
+    return {device: cuda.current_stream(device).record_event() for device in devices}
 
 
 def _draw(outputs: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:

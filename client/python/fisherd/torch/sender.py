@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -75,13 +75,13 @@ class Step:
     """What was captured of each layer on one training step.
 
     full: this tower leaves the step out, for want of room; nothing of it is kept.
-    ready: an event on the device, after which the tensors are whole.
+    ready: by CUDA device, an event after which the tensors on it are whole.
     """
 
     layers: Sequence[list[Part]]
     label: int
     full: bool = False
-    ready: Any = None
+    ready: Mapping[torch.device, Any] = dataclasses.field(default_factory=dict)
     ticket: Ticket = dataclasses.field(default_factory=Ticket)
 
 
@@ -215,11 +215,11 @@ class Sender:
                 self._write(index, batch, step.label)
         self._count(sent=WHOLE in words, skipped_full=FULL in words, skipped_non_finite=SPOILT in words)
 
-    def _prepare(self, layer: Layer, parts: list[Part], ready: Any) -> dict[str, Any] | None:
+    def _prepare(self, layer: Layer, parts: list[Part], ready: Mapping[torch.device, Any]) -> dict[str, Any] | None:
         """Return the arguments of a write, in host memory; None if there is nothing, or it is not finite."""
         if not parts:
             return None
-        with _beside(ready):
+        with _beside(parts[0].grads.device, ready):
             if any(part.inputs.dim() > 2 for part in parts):  # noqa: PLR2004 - [N, T, I]
                 total, count = rows.to_contribution(parts, has_bias=layer.module.bias is not None)
                 total = total.to("cpu", self._options.dtype)
@@ -263,12 +263,12 @@ def _norm(tensor: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(wide))
 
 
-def _beside(ready: Any) -> contextlib.AbstractContextManager[Any]:
-    """Return the context of a device's stream beside the trainer's, in which `ready` has passed."""
-    if ready is None:
+def _beside(device: torch.device, ready: Mapping[torch.device, Any]) -> contextlib.AbstractContextManager[Any]:
+    """Return the context of a CUDA device's stream beside the trainer's, in which the tensors are whole."""
+    if device not in ready:
         return contextlib.nullcontext()
     cuda: Any = torch.cuda  # which has no types
-    stream = cuda.Stream()
-    stream.wait_event(ready)
+    stream = cuda.Stream(device)
+    stream.wait_event(ready[device])
     context: contextlib.AbstractContextManager[Any] = cuda.stream(stream)
     return context

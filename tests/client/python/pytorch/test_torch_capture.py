@@ -212,6 +212,15 @@ def test_a_full_queue_skips_steps(client, model, attach, name):
     assert steps(client, name) == [2, 2]
 
 
+def test_a_layer_that_another_tower_did_not_use(client, model, attach, name):
+    fisher = attach(model)
+    fisher._sender._agree = lambda words: [words[0], fisherd.torch.sender.UNUSED]
+    train(model, fisher)
+    fisher.flush()
+    assert steps(client, name) == [1, 0]
+    assert list(fisher.versions()) == ["0"]
+
+
 def test_a_model_that_is_copied_or_saved_is_not_captured(client, model, attach, name):
     fisher = attach(model)
     buffer = io.BytesIO()
