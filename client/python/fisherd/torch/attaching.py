@@ -44,9 +44,9 @@ def attach(
     """Make a factor for each Linear layer of a model, and feed it what the layer sees while the model trains.
 
     A layer's factor is [I, O] (+ 1 row, if it has a bias) and named prefix + its name in the model; of a
-    DistributedDataParallel, of the model within. Captured are calls with gradients enabled, of modules in training
-    mode, whose weight requires a gradient. Under torch.distributed every rank calls attach() with the same arguments
-    and is a tower, and every rank calls step() equally often.
+    DistributedDataParallel or a compiled model, in the model within. Captured are calls with gradients enabled, of
+    modules in training mode, whose weight requires a gradient. Under torch.distributed every rank calls attach() with
+    the same arguments and is a tower, and every rank calls step() equally often.
 
     prefix: the beginning of the factors' names; levels end with "/".
     layers: names of layers, or a function of name and module; all that are trained if None.
@@ -123,9 +123,15 @@ def _apart(mine: list[int]) -> list[int]:
 
 
 def _inner(model: nn.Module) -> nn.Module:
-    wrapped = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
-    inner: Any = model.module if wrapped else model
-    return inner
+    """Return the model within wrappers, those of torch.compile among them."""
+    inner: Any = model
+    while True:
+        if isinstance(inner, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inner = inner.module
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod  # noqa: SLF001 - there is no public name
+        else:
+            return inner
 
 
 def _check(name: str, value: Any, known: tuple[Any, ...]) -> None:

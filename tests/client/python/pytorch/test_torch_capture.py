@@ -71,6 +71,14 @@ def test_a_model_that_is_one_layer(attach, name):
     assert list(fisher.read()) == ["weight", "bias"]
 
 
+@pytest.mark.skipif(not hasattr(torch, "compile"), reason="this PyTorch does not compile")
+def test_a_compiled_model(model, attach):
+    compiled = torch.compile(model, backend="eager")
+    fisher = attach(compiled)
+    train(compiled, fisher)
+    assert_close(fisher.read(), covariance(model, functional.cross_entropy, X, Y))
+
+
 def test_frozen_layers_are_left_out(model, attach):
     model[0].requires_grad_(requires_grad=False)
     assert [layer.name for layer in attach(model).layers] == ["2"]
