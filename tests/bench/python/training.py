@@ -14,6 +14,7 @@ import pathlib
 import statistics
 import sys
 import time
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +25,13 @@ import fisherd.torch
 
 WIDTH, LAYERS = 1024, 4
 ROWS = 256
+
+
+class Step(NamedTuple):
+    """Seconds of a step: by the clock, and of this process's CPU time."""
+
+    wall: float
+    cpu: float
 
 
 def make_model() -> nn.Sequential:
@@ -45,10 +53,10 @@ def place(server: fisherd.Server, *, apart: bool) -> None:
     torch.set_num_threads(len(mine))
 
 
-def block(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, fisher: fisherd.torch.Fisher | None) -> float:
-    """Return the seconds of a step."""
+def block(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, fisher: fisherd.torch.Fisher | None) -> Step:
+    """Return what a step took."""
     inputs, labels = torch.randn(ROWS, WIDTH), torch.randint(WIDTH, (ROWS,))
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         optimizer.zero_grad()
         functional.cross_entropy(model(inputs), labels).backward()
@@ -57,7 +65,7 @@ def block(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, fisher
             fisher.step()
     if fisher is not None:
         fisher.flush()
-    return (time.perf_counter() - begin) / steps
+    return Step((time.perf_counter() - begin) / steps, (time.process_time() - cpu) / steps)
 
 
 def main() -> None:
@@ -76,9 +84,14 @@ def main() -> None:
             if turn >= 0:
                 without.append(plain)
                 captured.append(capture)
-    slowed = statistics.median(b / a for a, b in zip(without, captured, strict=True)) - 1
-    figures = {"none_ms": 1e3 * statistics.median(without), "captured_ms": 1e3 * statistics.median(captured)}
-    print(json.dumps({"server": sys.argv[2], **figures, "slowed": slowed, "threads": torch.get_num_threads()}))
+    pairs = list(zip(without, captured, strict=True))
+    figures = {
+        "none_ms": 1e3 * statistics.median(step.wall for step in without),
+        "captured_ms": 1e3 * statistics.median(step.wall for step in captured),
+        "slowed": statistics.median(b.wall / a.wall for a, b in pairs) - 1,
+        "cpu": statistics.median(b.cpu / a.cpu for a, b in pairs) - 1,
+    }
+    print(json.dumps({"server": sys.argv[2], "threads": torch.get_num_threads(), **figures}))
 
 
 if __name__ == "__main__":

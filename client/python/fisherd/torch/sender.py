@@ -260,7 +260,7 @@ def alone(mine: list[int]) -> list[int]:
 def _norm(tensor: torch.Tensor) -> float:
     flat = tensor.reshape(-1)
     wide = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
-    return float(torch.linalg.vector_norm(wide))
+    return float(torch.dot(wide, wide)) ** 0.5
 
 
 def _beside(device: torch.device, ready: Mapping[torch.device, Any]) -> contextlib.AbstractContextManager[Any]:
