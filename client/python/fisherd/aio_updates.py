@@ -87,6 +87,10 @@ class UpdateWriter:
         """See fisherd.UpdateWriter.write(), for the options too. The tensors must not change meanwhile."""
         return await asyncio.to_thread(self._writer.write, inputs, outputs_grads, **options)
 
+    async def write_contribution(self, contribution: Any, *, rows: int, **options: Any) -> int:
+        """See fisherd.UpdateWriter.write_contribution(), for the options too."""
+        return await asyncio.to_thread(self._writer.write_contribution, contribution, rows=rows, **options)
+
     async def wait(self, step: int, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """See fisherd.UpdateWriter.wait()."""
         await asyncio.to_thread(self._writer.wait, step, timeout)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import grpc
 
-from fisherd import batch_frames, errors
+from fisherd import batch_frames, errors, tensors
 from fisherd.batch_frames import Batch, BatchTensors, StepOptions
 from fisherd.channel import Metadata
 from fisherd.contribution import LayerShape, make_contribution
@@ -214,12 +214,31 @@ class UpdateWriter:
         deadline = _deadline(timeout)
         options = StepOptions(decay, weight, gradient_scale, label)
         batch = self._reduce(Batch.of(inputs, outputs_grads, row_weights), options)
-        step = None
-        while step is None:
-            step = self._push(batch, options, self._await_room(batch.bytes, deadline))
-        if wait:
-            self._await_outcome(step, deadline, self._tower.state.outcome)
-        return step
+        return self._write(batch, options, deadline, wait=wait)
+
+    def write_contribution(
+        self,
+        contribution: Any,
+        *,
+        rows: int,
+        decay: float = 0.95,
+        weight: float | None = None,
+        label: int = 0,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Write C itself as the next step, for a C that is no (A∘A)ᵀ(G∘G)/N; return that step's number.
+
+        contribution: tensor [H, O] of the factor's type, not negative, divided by N and summed over sources; the bias
+            is the last row.
+        rows: N, at least 1.
+
+        The rest, and errors, as in write().
+        """
+        deadline = _deadline(timeout)
+        options = StepOptions(decay, weight, None, label)
+        view = tensors.view(contribution, "contribution")
+        return self._write(batch_frames.contribution_tensors(view, rows, None), options, deadline, wait=wait)
 
     def wait(self, step: int, timeout: float | None = None) -> None:
         """Wait until a written step has ended, over cuts and restarts; return if it was counted.
@@ -237,6 +256,14 @@ class UpdateWriter:
         self._await_outcome(step, _deadline(timeout), self._tower.state.durable_outcome)
 
     # ----
+
+    def _write(self, batch: BatchTensors, options: StepOptions, deadline: float | None, *, wait: bool) -> int:
+        step = None
+        while step is None:
+            step = self._push(batch, options, self._await_room(batch.bytes, deadline))
+        if wait:
+            self._await_outcome(step, deadline, self._tower.state.outcome)
+        return step
 
     def _reduce(self, batch: Batch, options: StepOptions) -> BatchTensors:
         """Return what will travel: the batch's own tensors, or its contribution."""

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 
 def test_the_start(server, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "client/python/README.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "client/python/README.md").read_text(), re.DOTALL)
     assert '"localhost:7600"' in code
     names = {
         "inputs": np.array([[1, 2], [3, 4]], np.float32),

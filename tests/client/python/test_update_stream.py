@@ -49,6 +49,23 @@ def test_raw_and_contribution_have_the_same_bits_where_sums_are_exact(client, na
     np.testing.assert_array_equal(readings[0].bias, readings[1].bias)
 
 
+@pytest.mark.parametrize("form", ["auto", "raw"])
+def test_a_contribution_of_ones_own(client, name, form):
+    client.create_factor(name, KIND, dtype="float64")
+    total = np.array([[18.5, 1.625], [34, 4], [2.5, 0.625]])
+    with client.open_updates(form=form) as updates:
+        writer = updates.open(name)
+        writer.write_contribution(total, rows=2, decay=1, weight=1, label=9)
+        writer.write_contribution(3 * total, rows=2, decay=1, weight=1, wait=True)
+        for wrong, rows in ((total, 0), (total[:2], 2), (-total, 2), (total * np.nan, 2)):
+            with pytest.raises(fisherd.InvalidArgumentError):
+                writer.write_contribution(wrong, rows=rows, wait=True)
+        assert writer.stats().contribution_batches == 6
+    reading = client.read(name)
+    np.testing.assert_array_equal(reading.weight, 2 * total[:2])
+    np.testing.assert_array_equal(reading.bias, 2 * total[2])
+
+
 def test_the_arrays_may_change_after_write(client, name):
     client.create_factor(name, fisherd.FullyConnectedDiagonal(1000, 1000))
     with client.open_updates(form="raw") as updates:

@@ -605,11 +605,12 @@ TEST(BoundOfTest, IsInfiniteWhereTheResultMayOverflow) {
   EXPECT_TRUE(std::isinf(BoundOf(wide, {Constant(1, 0x1p500, 0x1p500)})));
 }
 
-TEST(BoundOfTest, IsInfiniteWhereAChainMayOverflowBeforeItIsScaled) {
+TEST(BoundOfTest, IsInfiniteWhereARunMayOverflowBeforeItIsScaled) {
   const FactorSpec spec = Spec(1, 1, false, DataType::kFloat32);
   EXPECT_FALSE(std::isinf(BoundOf(spec, {Constant(1, 0x1p30, 0x1p30)})));
   EXPECT_TRUE(std::isinf(BoundOf(spec, {Constant(256, 0x1p30, 0x1p30)})));
-  EXPECT_FALSE(std::isinf(BoundOf(spec, {Constant(2000, 0x1p29, 0x1p30)})));  // chains are 2^126
+  EXPECT_TRUE(std::isinf(BoundOf(spec, {Constant(1024, 0x1p29, 0x1p30)})));
+  EXPECT_FALSE(std::isinf(BoundOf(spec, {Constant(2000, 0x1p28, 0x1p30)})));  // runs are 2^126
 }
 
 }  // namespace
