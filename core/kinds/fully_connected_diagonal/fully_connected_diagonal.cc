@@ -207,7 +207,8 @@ double FullyConnectedDiagonal::BoundOf(std::span<const Batch* const> batches) co
     rows += squares.rows;
   }
   // A run of chains may go on over several towers.
-  if (std::min(rows, kernels::kPassChains * kernels::kChainRows) * largest > MaxOf(spec_.dtype)) return kInfinity;
+  if (std::min(rows, kernels::kPassChains * kernels::kChainRows) * largest > MaxOf(spec_.dtype))
+    return kInfinity;
   bound *= kSlack;
   return bound <= MaxOf(spec_.dtype) ? bound : kInfinity;
 }
