@@ -1,4 +1,4 @@
-"""The README's start with PyTorch works as it is printed."""
+"""The READMEs' start with PyTorch works as it is printed."""
 
 import re
 
@@ -11,8 +11,9 @@ from torch.nn import functional  # noqa: E402
 from conftest import ROOT  # noqa: E402
 
 
-def test_the_start(server):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "client/python/README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("readme", ["README.md", "client/python/README.md"])
+def test_the_start(server, readme):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text(), re.DOTALL)
     (code,) = (block for block in blocks if "fisherd.torch" in block)
     assert '"localhost:7600"' in code
     torch.manual_seed(0)
