@@ -232,8 +232,7 @@ class UpdateWriter:
         contribution: tensor [H, O] of the factor's type, not negative, divided by N and summed over sources; the bias
             is the last row.
         rows: N, at least 1.
-
-        The rest, and errors, as in write().
+        decay, weight, label, wait, timeout: as in write(); so are the errors.
         """
         deadline = _deadline(timeout)
         options = StepOptions(decay, weight, None, label)
