@@ -17,16 +17,7 @@ class CutsTest : public FaultTest {
   // The first `cuts` connections are cut: a few in the handshake, most in the midst of batches,
   // some while answers come.
   static Proxy::Plan Cut(int cuts, unsigned seed) {
-    return [cuts, seed](int connection, int before) {
-      Proxy::Fate fate;
-      if (before >= cuts) return fate;
-      std::minstd_rand random(seed * 10'007 + static_cast<unsigned>(connection));
-      random.discard(8);
-      const bool up = random() % 4 != 0;
-      fate.cut_after[up ? kUp : kDown] = static_cast<int64_t>(random() % (up ? 12'000 : 2'000));
-      if (random() % 4 == 0) fate.delay = absl::Microseconds(random() % 3'000);
-      return fate;
-    };
+    return CutAtRandom(cuts, seed, {.up = 12'000, .down = 2'000});
   }
 
   // Trains with readers, `cuts` cuts and `deaths` deaths in all, and checks everything.

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -245,6 +246,20 @@ void Proxy::Send(Connection& connection, Direction direction) {
 void Proxy::Cut(Connection& connection) {
   if (std::exchange(connection.closed, true)) return;
   ++cuts_;
+}
+
+Proxy::Plan CutAtRandom(int cuts, unsigned seed, const Reach& reach) {
+  return [cuts, seed, reach](int connection, int before) {
+    Proxy::Fate fate;
+    if (before >= cuts) return fate;
+    std::minstd_rand random(seed * 10'007 + static_cast<unsigned>(connection));
+    random.discard(8);
+    const bool up = random() % 4 != 0;
+    fate.cut_after[up ? kUp : kDown] =
+        static_cast<int64_t>(random() % static_cast<uint64_t>(up ? reach.up : reach.down));
+    if (random() % 4 == 0) fate.delay = absl::Microseconds(random() % 3'000);
+    return fate;
+  };
 }
 
 }  // namespace fisherd::faults

@@ -102,6 +102,16 @@ class Proxy {
   std::thread thread_;
 };
 
+// Where the first cuts come at the latest, in bytes.
+struct Reach {
+  int64_t up = 0;
+  int64_t down = 0;
+};
+
+// Cuts the first `cuts` connections at random, of `seed`: three of four on the way up; one of four
+// is slow, too.
+Proxy::Plan CutAtRandom(int cuts, unsigned seed, const Reach& reach);
+
 }  // namespace fisherd::faults
 
 #endif  // FISHERD_TESTS_FAULTS_PROXY_H_

@@ -35,16 +35,7 @@ class SharedMemoryTest : public FaultTest {
     return options;
   }
   static Proxy::Plan Cut(int cuts, unsigned seed) {
-    return [cuts, seed](int connection, int before) {
-      Proxy::Fate fate;
-      if (before >= cuts) return fate;
-      std::minstd_rand random(seed * 10'007 + static_cast<unsigned>(connection));
-      random.discard(8);
-      const bool up = random() % 4 != 0;
-      fate.cut_after[up ? kUp : kDown] = static_cast<int64_t>(random() % (up ? 3'000 : 1'000));
-      if (random() % 4 == 0) fate.delay = absl::Microseconds(random() % 3'000);
-      return fate;
-    };
+    return CutAtRandom(cuts, seed, {.up = 3'000, .down = 1'000});
   }
 };
 

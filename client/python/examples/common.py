@@ -45,6 +45,44 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
 
 
+# ---- A method that trains
+
+
+@dataclasses.dataclass
+class Run:
+    """What a method did: by epoch, the first before any step."""
+
+    method: str
+    losses: list[float] = dataclasses.field(default_factory=list)
+    accuracies: list[float] = dataclasses.field(default_factory=list)
+    seconds_per_step: float = 0.0
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """Print losses and accuracies at some of the epochs, and the time of a step."""
+    last = len(runs[0].losses) - 1
+    shown = sorted({epoch for epoch in (0, 1, 2, 5, 10, 20) if epoch < last} | {last})
+    table = [
+        [str(epoch), *(f"{run.losses[epoch]:.2g} {100 * run.accuracies[epoch]:5.1f} %" for run in runs)]
+        for epoch in shown
+    ]
+    table.append(["per step", *(f"{1e3 * run.seconds_per_step:.2f} ms" for run in runs)])
+    print("Training loss (nats) and test accuracy, by epoch; the median time of a step\n")
+    print_table(["epoch", *(run.method for run in runs)], table)
+
+
+def write_runs_svg(path: str, runs: Sequence[Run]) -> None:
+    """Draw the curves, and say where they are."""
+    losses = {run.method: list(enumerate(run.losses)) for run in runs}
+    accuracies = {run.method: list(enumerate(run.accuracies)) for run in runs}
+    panels = [
+        Panel("training loss (nats, log)", "epoch", losses, "log"),
+        Panel("test accuracy (%, log of the rest)", "epoch", accuracies, "accuracy"),
+    ]
+    write_curves_svg(path, panels)
+    print(f"\nThe curves are in {path}")
+
+
 # ---- The picture
 
 Curve = Sequence[tuple[float, float]]  # points (x, y), from left to right

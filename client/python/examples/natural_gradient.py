@@ -54,16 +54,6 @@ METHODS = (
 )
 
 
-@dataclasses.dataclass
-class Run:
-    """What a method did: by epoch, the first before any step."""
-
-    method: Method
-    losses: list[float]
-    accuracies: list[float]
-    seconds_per_step: float = 0.0
-
-
 def make_model() -> nn.Sequential:
     """Return the network; weights of variance 1 / inputs, and biases 0."""
     torch.manual_seed(1)
@@ -79,11 +69,11 @@ def make_model() -> nn.Sequential:
 # ---- One rank
 
 
-def train(method: Method, client: fisherd.Client, digits: common.Digits, epochs: int) -> Run:
+def train(method: Method, client: fisherd.Client, digits: common.Digits, epochs: int) -> common.Run:
     """Train with one method, and measure."""
     model = nn.parallel.DistributedDataParallel(make_model())
     optimizer = method.optimizer(model.parameters(), **method.settings)  # type: ignore[call-arg]
-    run = Run(method, [], [])
+    run = common.Run(method.name)
     note(run, model, digits)
     with contextlib.ExitStack() as stack:
         fisher = None
@@ -119,7 +109,7 @@ def batches(digits: common.Digits, epoch: int) -> Iterator[tuple[torch.Tensor, t
 
 
 @torch.no_grad()
-def note(run: Run, model: nn.Module, digits: common.Digits) -> None:
+def note(run: common.Run, model: nn.Module, digits: common.Digits) -> None:
     """Measure the training loss and the test accuracy."""
     logits = model(torch.from_numpy(digits.train_images))
     run.losses.append(functional.cross_entropy(logits, torch.from_numpy(digits.train_labels).long()).item())
@@ -174,31 +164,11 @@ def rank_main(rank: int, target: str, folder: str, epochs: int, results: Any) ->
 # ---- What is printed
 
 
-def report(runs: list[Run], rows: list[list[str]]) -> None:
+def report(runs: list[common.Run], rows: list[list[str]]) -> None:
     """Print what was measured."""
-    last = len(runs[0].losses) - 1
-    shown = sorted({epoch for epoch in (0, 1, 2, 5, 10, 20) if epoch < last} | {last})
-    table = [
-        [str(epoch), *(f"{run.losses[epoch]:.2g} {100 * run.accuracies[epoch]:5.1f} %" for run in runs)]
-        for epoch in shown
-    ]
-    table.append(["per step", *(f"{1e3 * run.seconds_per_step:.2f} ms" for run in runs)])
-    print("Training loss (nats) and test accuracy, by epoch; the median time of a step\n")
-    common.print_table(["epoch", *(run.method.name for run in runs)], table)
+    common.print_runs(runs)
     print("\nIs the served Fisher right? One step of two ranks, against gradients of single examples in 64 bits\n")
     common.print_table(["", "largest difference / largest entry", "squares of the batch-mean gradient"], rows)
-
-
-def picture(runs: list[Run], path: str) -> None:
-    """Draw the curves."""
-    losses = {run.method.name: list(enumerate(run.losses)) for run in runs}
-    accuracies = {run.method.name: list(enumerate(run.accuracies)) for run in runs}
-    panels = [
-        common.Panel("training loss (nats, log)", "epoch", losses, "log"),
-        common.Panel("test accuracy (%, log of the rest)", "epoch", accuracies, "accuracy"),
-    ]
-    common.write_curves_svg(path, panels)
-    print(f"\nThe curves are in {path}")
 
 
 def main() -> None:
@@ -222,7 +192,7 @@ def main() -> None:
             pass
     runs, rows = results.get()
     report(runs, rows)
-    picture(runs, options.out)
+    common.write_runs_svg(options.out, runs)
 
 
 if __name__ == "__main__":

@@ -52,16 +52,6 @@ METHODS = (
 )
 
 
-@dataclasses.dataclass
-class Run:
-    """What a method did: by epoch, the first before any step."""
-
-    method: Method
-    losses: list[float]
-    accuracies: list[float]
-    seconds_per_step: float = 0.0
-
-
 # ---- The model: all that fisherd wants of it is dense() in place of x @ w + b
 
 
@@ -99,7 +89,7 @@ def sampled_loss(parameters: Parameters, images: jax.Array, key: jax.Array) -> j
 # ---- Training
 
 
-def train(method: Method, client: fisherd.Client, digits: common.Digits, epochs: int) -> Run:
+def train(method: Method, client: fisherd.Client, digits: common.Digits, epochs: int) -> common.Run:
     """Train with one method, and measure."""
     parameters = initial_parameters(seed=1)
     with contextlib.ExitStack() as stack:
@@ -123,7 +113,7 @@ def train(method: Method, client: fisherd.Client, digits: common.Digits, epochs:
             return optax.apply_updates(parameters, changes), state
 
         state = optimizer.init(parameters)
-        run = Run(method, [], [])
+        run = common.Run(method.name)
         note(run, parameters, digits)
         seconds = []
         for epoch in range(epochs):
@@ -144,7 +134,7 @@ def batches(digits: common.Digits, epoch: int) -> Iterator[tuple[jax.Array, Any,
         yield key, digits.train_images[rows], digits.train_labels[rows]
 
 
-def note(run: Run, parameters: Parameters, digits: common.Digits) -> None:
+def note(run: common.Run, parameters: Parameters, digits: common.Digits) -> None:
     """Measure the training loss and the test accuracy."""
     run.losses.append(float(loss(parameters, digits.train_images, digits.train_labels)))
     answers = model(parameters, digits.test_images).argmax(-1)
@@ -176,31 +166,6 @@ def check(client: fisherd.Client, digits: common.Digits) -> list[list[str]]:
 # ---- What is printed
 
 
-def report(runs: list[Run]) -> None:
-    """Print what was measured."""
-    last = len(runs[0].losses) - 1
-    shown = sorted({epoch for epoch in (0, 1, 2, 5, 10, 20) if epoch < last} | {last})
-    rows = [
-        [str(epoch), *(f"{run.losses[epoch]:.2g} {100 * run.accuracies[epoch]:5.1f} %" for run in runs)]
-        for epoch in shown
-    ]
-    rows.append(["per step", *(f"{1e3 * run.seconds_per_step:.2f} ms" for run in runs)])
-    print("Training loss (nats) and test accuracy, by epoch; the median time of a step\n")
-    common.print_table(["epoch", *(run.method.name for run in runs)], rows)
-
-
-def picture(runs: list[Run], path: str) -> None:
-    """Draw the curves."""
-    losses = {run.method.name: list(enumerate(run.losses)) for run in runs}
-    accuracies = {run.method.name: list(enumerate(run.accuracies)) for run in runs}
-    panels = [
-        common.Panel("training loss (nats, log)", "epoch", losses, "log"),
-        common.Panel("test accuracy (%, log of the rest)", "epoch", accuracies, "accuracy"),
-    ]
-    common.write_curves_svg(path, panels)
-    print(f"\nThe curves are in {path}")
-
-
 def main() -> None:
     """Train, check and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -214,11 +179,11 @@ def main() -> None:
         client = stack.enter_context(fisherd.Client(target))
         print(f"64-128-64-10, tanh, {len(digits.train_labels)} digits to train and {len(digits.test_labels)} to test\n")
         runs = [train(method, client, digits, 3 if options.quick else 30) for method in METHODS]
-        report(runs)
+        common.print_runs(runs)
         print("\nIs the served Fisher right? One batch, against per-example gradients in 64 bits\n")
         headings = ["", "largest difference / largest entry", "trace of the squared batch-mean gradient"]
         common.print_table(headings, check(client, digits))
-    picture(runs, options.out)
+    common.write_runs_svg(options.out, runs)
 
 
 if __name__ == "__main__":

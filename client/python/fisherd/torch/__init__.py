@@ -14,13 +14,14 @@ sends them in the background; `Preconditioner.step` multiplies every layer's gra
 Works with PyTorch from 1.13 on. Under torch.distributed every rank is a tower.
 """
 
+from fisherd.background import WhenFull
 from fisherd.torch.attaching import attach
 from fisherd.torch.capture import Labels
 from fisherd.torch.fisher import Fisher, Loss
 from fisherd.torch.layers import Layer
 from fisherd.torch.preconditioner import Preconditioner
 from fisherd.torch.rows import Rank3
-from fisherd.torch.sender import CaptureStats, Ticket, WhenFull
+from fisherd.torch.sender import CaptureStats, Ticket
 
 __all__ = [
     "CaptureStats",

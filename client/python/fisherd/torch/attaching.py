@@ -8,13 +8,14 @@ import torch
 from torch import distributed, nn
 
 from fisherd import errors
+from fisherd.background import WhenFull
 from fisherd.client import Client
 from fisherd.torch import sender, towers
 from fisherd.torch.capture import Labels
 from fisherd.torch.fisher import CaptureOptions, Fisher, Loss
 from fisherd.torch.layers import Choice, find_layers
 from fisherd.torch.rows import Rank3
-from fisherd.torch.sender import Agree, Sender, SendOptions, WhenFull
+from fisherd.torch.sender import Agree, Sender, SendOptions
 from fisherd.update_stream import UpdateStream
 
 

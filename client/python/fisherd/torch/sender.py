@@ -7,18 +7,17 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from fisherd import errors
+from fisherd.background import WhenFull
 from fisherd.torch import rows
 from fisherd.torch.layers import Layer
 from fisherd.torch.rows import Part
 from fisherd.types import MinVersion
 from fisherd.update_stream import UpdateWriter
-
-WhenFull = Literal["wait", "skip"]
 
 # Whether a tower has a batch of a layer, and why not. The least of all towers' words counts.
 SPOILT, FULL, UNUSED, WHOLE = range(4)
