@@ -1,20 +1,22 @@
 """One batch as the messages that carry it: header rows* end.
 
-The bytes of a rows frame are put together by hand, in one copy; they are what protobuf would have written.
+The bytes of a rows frame are put together by hand, in one copy; they are what protobuf would have written. Where memory
+is shared with the server, the elements lie there and the frames name their place.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import crc32c
 import xxhash
 
 from fisherd import tensors
+from fisherd.crc import crc32c_of
 from fisherd.errors import Error
+from fisherd.shared_memory import LEAST_SHARED_BYTES, SharedBlock, SharedMemory, Use
 from fisherd.tower_state import BatchIdentity
 from fisherd.v1 import types_pb2, update_pb2
 
@@ -22,6 +24,9 @@ MAX_MESSAGE = 4 << 20  # no message is larger (update.proto)
 LARGEST_MAX_FRAME = 3 << 20  # so that a header fits beside a frame
 _FRAME_OVERHEAD = 64  # fields of rows and end beside the data, and their tags
 _MATRIX_AXES = 2
+
+Message = bytes  # an UpdateRequest
+Token = bytes  # SharedBytes.region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +88,63 @@ class BatchTensors:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedBatch:
-    """The messages that carry a batch, in their order. bytes: of elements."""
+class _Frame:
+    """One rows frame: rows first … first + count − 1, with what stands before and after it in its message.
 
-    messages: tuple[bytes, ...]
+    size: bytes of its elements. at: where they are among the batch's.
+    """
+
+    before: bytes
+    first: int
+    count: int
+    at: int
+    size: int
+    after: bytes
+
+    def holding(self, pieces: Sequence[memoryview]) -> bytes:
+        """Return its message, with the elements."""
+        crc = 0
+        for piece in pieces:
+            crc = crc32c_of(piece, crc)
+        rows = update_pb2.BatchRows(first_row=self.first, row_count=self.count, crc32c=crc)
+        # BatchRows.data is field 15, length-delimited (wire type 2).
+        return self._message(rows.SerializeToString() + b"\x7a" + _varint(self.size), pieces)
+
+    def naming(self, region: bytes, offset: int) -> bytes:
+        """Return its message, with the place in shared memory where the elements are."""
+        shared = update_pb2.SharedBytes(region=region, offset=offset, size=self.size)
+        rows = update_pb2.BatchRows(first_row=self.first, row_count=self.count, shared=shared)
+        return self._message(rows.SerializeToString(), ())
+
+    def _message(self, fields: bytes, pieces: Sequence[memoryview]) -> bytes:
+        # UpdateRequest.rows is field 4.
+        size = len(fields) + sum(len(piece) for piece in pieces)
+        return b"".join([self.before, b"\x22", _varint(size), fields, *pieces, self.after])
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """The messages that carry a batch, in their order, or what they are made of when its elements are in shared memory.
+
+    bytes: of elements.
+    """
+
+    messages: tuple[Message, ...]
     bytes: int
     form: update_pb2.BatchForm
+    block: SharedBlock | None = None
+    frames: tuple[_Frame, ...] = ()
+
+    def addressed(self, region: Token) -> Iterator[Message]:
+        """Return the messages for a stream to whose server the shared memory is known as `region`; b"": it is not."""
+        yield from self.messages
+        if self.block is None:
+            return
+        for frame in self.frames:
+            if region:
+                yield frame.naming(region, self.block.offset + frame.at)
+            else:
+                yield frame.holding([self.block.read(frame.at, frame.size)])
 
 
 def raw_tensors(identity: BatchIdentity, batch: Batch) -> BatchTensors:
@@ -136,8 +192,17 @@ def contribution_tensors(contribution: tensors.TensorView, rows: int, examples: 
     )
 
 
-def encode_batch(identity: BatchIdentity, batch: BatchTensors, options: StepOptions, max_frame: int) -> EncodedBatch:
-    """Copy the elements into messages. InvalidArgumentError (BAD_ARGUMENT) if a row exceeds a message."""
+def encode_batch(
+    identity: BatchIdentity,
+    batch: BatchTensors,
+    options: StepOptions,
+    max_frame: int,
+    memory: SharedMemory | None = None,
+) -> EncodedBatch:
+    """Copy the elements into messages, or into shared memory if that is given and has room.
+
+    InvalidArgumentError (BAD_ARGUMENT) if a row exceeds a message.
+    """
     header = update_pb2.UpdateRequest(header=_header(identity, batch, options)).SerializeToString()
     row_bytes = batch.row_bytes
     if max(len(header), row_bytes) + _FRAME_OVERHEAD > MAX_MESSAGE:
@@ -147,20 +212,22 @@ def encode_batch(identity: BatchIdentity, batch: BatchTensors, options: StepOpti
             f"one row of all tensors is {row_bytes} bytes and their description {len(header)}; each must fit a "
             f"message, which is at most {MAX_MESSAGE} bytes",
         )
-    rows = batch.frame_rows
-    rows_per_frame = min(max(max_frame // max(row_bytes, 1), 1), rows)
-    messages = []
-    before = header
-    if len(header) + rows_per_frame * row_bytes + _FRAME_OVERHEAD > MAX_MESSAGE:
-        messages.append(header)
-        before = b""
-    for first in range(0, rows, rows_per_frame):
-        count = min(rows_per_frame, rows - first)
-        last = first + count == rows
-        after = update_pb2.UpdateRequest(end=update_pb2.BatchEnd(rows=rows)).SerializeToString() if last else b""
-        messages.append(_rows_frame(before, batch, first, count, after))
-        before = b""
-    return EncodedBatch(tuple(messages), batch.bytes, batch.form)
+    rows_per_frame = min(max(max_frame // max(row_bytes, 1), 1), batch.frame_rows)
+    alone = len(header) + rows_per_frame * row_bytes + _FRAME_OVERHEAD > MAX_MESSAGE
+    frames = tuple(_frames(b"" if alone else header, batch, rows_per_frame))
+    messages = (header,) if alone else ()
+    block = None
+    if memory is not None and batch.bytes >= LEAST_SHARED_BYTES:
+        block = memory.take(batch.bytes, Use((identity.factor, identity.tower), identity.incarnation, identity.step))
+    if block is None:
+        messages += tuple(frame.holding(_pieces(batch, frame)) for frame in frames)
+        return EncodedBatch(messages, batch.bytes, batch.form)
+    for frame in frames:
+        at = frame.at
+        for piece in _pieces(batch, frame):
+            block.write(at, piece)
+            at += len(piece)
+    return EncodedBatch(messages, batch.bytes, batch.form, block, frames)
 
 
 def batch_digest(header: update_pb2.BatchHeader, views: Sequence[tensors.TensorView]) -> bytes:
@@ -201,16 +268,18 @@ def _header(identity: BatchIdentity, batch: BatchTensors, options: StepOptions) 
     return header
 
 
-def _rows_frame(before: bytes, batch: BatchTensors, first: int, count: int, after: bytes) -> bytes:
-    pieces = [view.data(first, count) for view in batch.views]
-    crc = 0
-    for piece in pieces:
-        crc = crc32c.crc32c(piece, crc)
-    size = sum(len(piece) for piece in pieces)
-    fields = update_pb2.BatchRows(first_row=first, row_count=count, crc32c=crc).SerializeToString()
-    # BatchRows.data is field 15, UpdateRequest.rows field 4; both are length-delimited (wire type 2).
-    fields += b"\x7a" + _varint(size)
-    return b"".join([before, b"\x22", _varint(len(fields) + size), fields, *pieces, after])
+def _frames(before: bytes, batch: BatchTensors, rows_per_frame: int) -> Iterator[_Frame]:
+    rows = batch.frame_rows
+    for first in range(0, rows, rows_per_frame):
+        count = min(rows_per_frame, rows - first)
+        last = first + count == rows
+        after = update_pb2.UpdateRequest(end=update_pb2.BatchEnd(rows=rows)).SerializeToString() if last else b""
+        yield _Frame(before, first, count, first * batch.row_bytes, count * batch.row_bytes, after)
+        before = b""
+
+
+def _pieces(batch: BatchTensors, frame: _Frame) -> list[memoryview]:
+    return [view.data(frame.first, frame.count) for view in batch.views]
 
 
 def _spec(view: tensors.TensorView, role: types_pb2.TensorRole, source: int) -> types_pb2.TensorSpec:

@@ -80,9 +80,14 @@ def as_tls(tls: TLS | bool | None) -> TLS | None:  # noqa: FBT001 - True is a va
     return TLS() if tls else None
 
 
+def is_local(target: str) -> bool:
+    """Return whether a target is on this machine, as far as its name tells."""
+    return target.startswith(_LOCAL)
+
+
 def check_token(target: str, tls: TLS | None, token: Token | None) -> None:
     """Raise ValueError if the token would travel where others can read it."""
-    if token is not None and tls is None and not target.startswith(_LOCAL):
+    if token is not None and tls is None and not is_local(target):
         message = f"a token for {target!r} would travel unencrypted; give tls=True or TLS(...)"
         raise ValueError(message)
 

@@ -341,6 +341,7 @@ class Client:
         max_frame: int = 1 << 20,
         max_buffered_bytes: int = 1 << 30,
         form: Form = "auto",
+        shared_memory: int = 256 << 20,
         first_reconnect_delay: float = 0.1,
         max_reconnect_delay: float = 10.0,
         reconnect_timeout: float | None = None,
@@ -351,6 +352,8 @@ class Client:
         max_buffered_bytes: bytes of elements, of all writers, that are kept for the case that they must be sent again.
             At least one round's: a batch of each factor.
         form: how batches travel: as they are, reduced to their covariances by this process, or as what is smaller.
+        shared_memory: bytes for the elements of batches on their way to a server on this machine that offers to read
+            them in place (its --shared-memory); what finds no room there travels as ever. 0: all does.
         first_reconnect_delay, max_reconnect_delay: a stream that is cut is opened again after a delay that doubles
             from the one to the other, give or take.
         reconnect_timeout: it ends with the last error when that has not helped for so long; None: never.
@@ -359,6 +362,7 @@ class Client:
             max_frame=max_frame,
             max_buffered_bytes=max_buffered_bytes,
             form=types.form(form),
+            shared_memory=shared_memory if channel.is_local(self._target) else 0,
             first_reconnect_delay=first_reconnect_delay,
             max_reconnect_delay=max_reconnect_delay,
             reconnect_timeout=reconnect_timeout,

@@ -16,6 +16,7 @@ from typing import Any, Self
 from fisherd.client import Client
 from fisherd.errors import UnavailableError
 
+_LONGEST_SOCKET = 108  # bytes of the path of a Unix socket, with an end
 _STOP_TIMEOUT = 15.0  # seconds; the server's own grace for calls under way is 10
 
 
@@ -36,7 +37,8 @@ class Server:
         binary: the server program; if None, what $FISHERD_BINARY names, else `fisherd` on the PATH, else the build of
             the checkout that this package is part of, or that is the working directory.
         timeout: seconds that it may take until it serves.
-        flags: the server's, as `fisherd --help` lists them: window=2, state_budget="1GiB", gather_timeout="5s".
+        flags: the server's, as `fisherd --help` lists them: window=2, state_budget="1GiB", gather_timeout="5s". It reads
+            the batches of this machine's trainers in place unless shared_memory=None.
 
         FileNotFoundError if there is no binary; UnavailableError, with what it said, if it does not serve in time.
         """
@@ -46,8 +48,11 @@ class Server:
         folder = pathlib.Path(self._folder.name)
         self._log = folder / "log"
         listen = flags.pop("listen", "127.0.0.1:0")
+        door = folder / "memory"
+        if len(os.fsencode(door)) < _LONGEST_SOCKET:
+            flags.setdefault("shared_memory", door)
         port_file = folder / "port"
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
         command = [_find(binary), f"--listen={listen}", f"--port-file={port_file}", *arguments]
         try:
             with self._log.open("wb") as log:

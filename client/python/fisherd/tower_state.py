@@ -209,8 +209,8 @@ class TowerState:
             self._count(raw_batches=1, raw_bytes=batch.bytes)
         self._buffer.push(batch.bytes, batch)
 
-    def take_to_send(self) -> EncodedBatch | None:
-        """Return the batch that may be sent now, which is then on its way."""
+    def take_to_send(self, *, shares: bool = False) -> EncodedBatch | None:
+        """Return the batch that may be sent now, which is then on its way; by shared memory, if it `shares`."""
         batch = self._buffer.next_to_send()
         if batch is None:
             return None
@@ -219,6 +219,8 @@ class TowerState:
         self._sent_through = max(self._sent_through, batch.step)
         self._buffer.begin_send()
         payload: EncodedBatch = batch.payload
+        if shares and payload.block is not None:
+            self._count(shared_batches=1)
         return payload
 
     @property

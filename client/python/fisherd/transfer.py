@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import crc32c
 import numpy as np
 
 from fisherd import tensors, types
+from fisherd.crc import crc32c_of
 from fisherd.errors import DataLossError, InvalidArgumentError
 from fisherd.linear_operator import Array, LinearOperatorDiag
 from fisherd.types import Layout, MinVersion, Version
@@ -240,7 +240,7 @@ class _Parts:
                 f"the chunk at element {expected} of tensor {self._tensor} has {len(data)} bytes, "
                 f"expected whole elements of {array.itemsize} bytes and at most {left}"
             )
-        if (crc := crc32c.crc32c(data)) != chunk.crc32c:
+        if (crc := crc32c_of(data, 0)) != chunk.crc32c:
             raise DataLossError(
                 f"the chunk at element {expected} of tensor {self._tensor} was damaged on its way: "
                 f"crc32c {crc:x}, expected {chunk.crc32c:x}",
@@ -294,7 +294,7 @@ def _chunks(index: int, tensor: tensors.TensorView) -> Iterator[types_pb2.Tensor
         yield types_pb2.TensorChunk(
             tensor=index,
             first_element=offset // tensor.array.itemsize,
-            crc32c=crc32c.crc32c(piece),
+            crc32c=crc32c_of(piece, 0),
             data=bytes(piece),
         )
 

@@ -96,6 +96,7 @@ class UpdateStats:
 
     raw_batches, raw_bytes: written as they were.
     contribution_batches, contribution_bytes: written reduced to what they add to the covariance.
+    shared_batches: sent, or sent again, by shared memory.
     resent_batches: sent once more, after a cut or a hold.
     reconnects: streams on which the tower was opened anew.
     """
@@ -104,6 +105,7 @@ class UpdateStats:
     raw_bytes: int = 0
     contribution_batches: int = 0
     contribution_bytes: int = 0
+    shared_batches: int = 0
     resent_batches: int = 0
     reconnects: int = 0
 

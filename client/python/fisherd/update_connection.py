@@ -7,7 +7,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -15,9 +15,10 @@ import grpc
 from fisherd import calls, errors
 from fisherd.channel import Backoff, Metadata
 from fisherd.contribution import LayerShape
+from fisherd.shared_memory import SharedMemory
+from fisherd.sharing import Sharing
 from fisherd.tower_state import BatchIdentity, TowerState
 from fisherd.v1 import update_pb2
-
 
 @dataclasses.dataclass(frozen=True)
 class UpdateOptions:
@@ -26,6 +27,7 @@ class UpdateOptions:
     max_frame: int = 1 << 20
     max_buffered_bytes: int = 1 << 30
     form: int = update_pb2.BATCH_FORM_UNSPECIFIED
+    shared_memory: int = 0  # bytes
     first_reconnect_delay: float = 0.1
     max_reconnect_delay: float = 10.0
     reconnect_timeout: float | None = None
@@ -55,6 +57,7 @@ class _Call:
     def __init__(self, number: int) -> None:
         self.number = number
         self.rpc: Any = None
+        self.region = b""  # by which its server knows the memory that is shared with it
         self.over = False
         self.given_up = False
 
@@ -101,6 +104,7 @@ class UpdateConnection:
         self._superseded = False
         self._last: errors.Error | None = None  # of the last gRPC stream
         # Of the thread that connects.
+        self._sharing = Sharing(options.shared_memory)
         self._hopeless = False  # the last call could not even be started
         self._down_since = time.monotonic()
         self._backoff = Backoff(options.first_reconnect_delay, options.max_reconnect_delay)
@@ -155,6 +159,11 @@ class UpdateConnection:
         if tower.state.end is not None:
             self.forget(tower)
 
+    def memory_to_share(self) -> SharedMemory | None:
+        """Return where the elements of batches go on the stream that there is; None: into messages."""
+        with self.lock:
+            return self._sharing.memory if self._call is not None and self._call.region else None
+
     def why_nothing_comes(self) -> str:
         """Return what a wait that has run out adds to its message."""
         if self.greeted:
@@ -176,12 +185,12 @@ class UpdateConnection:
         while (messages := self._await_messages(call)) is not None:
             yield from messages
 
-    def _await_messages(self, call: _Call) -> Sequence[bytes] | None:
+    def _await_messages(self, call: _Call) -> Iterable[bytes] | None:
         """Return what is to be sent next: an open, or a whole batch. None at the end."""
         with self.lock:
             while not call.over and self.end is None:
                 while self._ready:
-                    messages = self._take(self._ready[0])
+                    messages = self._take(self._ready[0], call.region)
                     if messages is not None:
                         return messages
                     self._ready.popleft().queued = False
@@ -191,14 +200,14 @@ class UpdateConnection:
                 self._work.wait()
             return None
 
-    def _take(self, tower: Tower) -> Sequence[bytes] | None:
+    def _take(self, tower: Tower, region: bytes) -> Iterable[bytes] | None:
         if tower.state.end is not None:
             return None
         if tower.to_open:
             tower.to_open = False
             return [update_pb2.UpdateRequest(open=tower.state.make_open()).SerializeToString()]
-        batch = tower.state.take_to_send()
-        return None if batch is None else batch.messages
+        batch = tower.state.take_to_send(shares=bool(region))
+        return None if batch is None else batch.addressed(region)
 
     def _all_sent(self) -> bool:
         return all(tower.state.all_sent for tower in self._towers.values())
@@ -206,10 +215,13 @@ class UpdateConnection:
     # ---- The thread that connects, listens, and connects again
 
     def _run(self) -> None:
-        while (call := self._connect()) is not None:
-            last, answered = self._read_answers(call)
-            if not self._await_next_attempt(last, answered=answered):
-                return
+        try:
+            while (call := self._connect()) is not None:
+                last, answered = self._read_answers(call)
+                if not self._await_next_attempt(last, answered=answered):
+                    return
+        finally:
+            self._sharing.leave()
 
     def _connect(self) -> _Call | None:
         call = _Call(self._next_stream())
@@ -248,6 +260,10 @@ class UpdateConnection:
         timer = self._give_up_in_time(call)
         try:
             for response in self._start(call):
+                if not answered:
+                    region = self._sharing.on_new_stream(dict(call.rpc.initial_metadata()))
+                    with self.lock:
+                        call.region = region
                 answered = True
                 with self.lock:
                     self._handle(response)
@@ -337,9 +353,11 @@ class UpdateConnection:
         if kind == "opened":
             opened = response.opened.progress
             self._apply(opened, lambda state: state.on_opened(opened))
+            self._sharing.on_progress(opened)
         elif kind == "ack":
             ack = response.ack.progress
             self._apply(ack, lambda state: state.on_ack(ack))
+            self._sharing.on_progress(ack)
         elif kind == "hold":
             hold = response.hold
             self._apply(hold, lambda state: state.on_hold(hold.step))

@@ -338,7 +338,7 @@ class UpdateWriter:
         connection, state = self._connection, self._tower.state
         max_frame = min(max(self._options.max_frame, 1), batch_frames.LARGEST_MAX_FRAME)
         try:
-            encoded = batch_frames.encode_batch(identity, batch, options, max_frame)
+            encoded = batch_frames.encode_batch(identity, batch, options, max_frame, connection.memory_to_share())
         except BaseException:
             with connection.lock:
                 connection.release(batch.bytes)

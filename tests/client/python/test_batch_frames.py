@@ -7,6 +7,7 @@ import pytest
 import fisherd
 from fisherd import batch_frames
 from fisherd.batch_frames import Batch, StepOptions
+from fisherd.shared_memory import SharedMemory, Use
 from fisherd.tower_state import BatchIdentity
 from fisherd.v1 import types_pb2, update_pb2
 
@@ -141,3 +142,36 @@ def test_a_contribution():
     assert not header.HasField("gradient_scale")
     assert header.tensors[0].role == types_pb2.TENSOR_ROLE_CONTRIBUTION
     assert (message.rows.row_count, message.end.rows) == (4, 4)
+
+
+@pytest.mark.parametrize("max_frame", [1 << 20, 8 << 10])
+def test_shared_memory(max_frame):
+    memory = SharedMemory(1 << 20)
+    memory.take(1, Use(("g", 0), 7, 1))  # so that the batch is not at its beginning
+    inputs, grads = RNG.random((2000, 4)), RNG.random((2000, 3)).astype(np.float32)
+    raw = batch_frames.raw_tensors(IDENTITY, Batch.of(inputs, grads))
+    shared = batch_frames.encode_batch(IDENTITY, raw, StepOptions(), max_frame, memory)
+    travels = batch_frames.encode_batch(IDENTITY, raw, StepOptions(), max_frame)
+    assert shared.block is not None
+    assert list(shared.addressed(b"")) == list(travels.messages) == list(travels.addressed(b"any"))
+    at = shared.block.offset
+    for bytes_, whole in zip(shared.addressed(b"its name"), parse(travels), strict=True):
+        message = update_pb2.UpdateRequest.FromString(bytes_)
+        assert message.SerializeToString() == bytes_
+        place = message.rows.shared
+        assert (place.region, place.offset, place.size) == (b"its name", at, len(whole.rows.data))
+        assert bytes(shared.block.read(at - shared.block.offset, place.size)) == whole.rows.data
+        at += place.size
+        message.rows.ClearField("shared")
+        whole.rows.ClearField("data")
+        whole.rows.ClearField("crc32c")
+        assert message == whole
+
+
+def test_what_is_not_shared():
+    memory = SharedMemory(64 << 10)
+    small = batch_frames.raw_tensors(IDENTITY, Batch.of(A, G))
+    assert batch_frames.encode_batch(IDENTITY, small, StepOptions(), 1 << 20, memory).block is None
+    large = batch_frames.raw_tensors(IDENTITY, Batch.of(np.ones((2000, 5)), np.ones((2000, 3))))
+    assert batch_frames.encode_batch(IDENTITY, large, StepOptions(), 1 << 20, memory).block is None
+    assert memory.bytes_in_use == 0
