@@ -215,7 +215,7 @@ def encode_batch(
     rows_per_frame = min(max(max_frame // max(row_bytes, 1), 1), batch.frame_rows)
     alone = len(header) + rows_per_frame * row_bytes + _FRAME_OVERHEAD > MAX_MESSAGE
     frames = tuple(_frames(b"" if alone else header, batch, rows_per_frame))
-    messages = (header,) if alone else ()
+    messages: tuple[Message, ...] = (header,) if alone else ()
     block = None
     if memory is not None and batch.bytes >= LEAST_SHARED_BYTES:
         block = memory.take(batch.bytes, Use((identity.factor, identity.tower), identity.incarnation, identity.step))

@@ -16,7 +16,7 @@ _PIECE = 1 << 30  # ISA-L counts in ints
 
 
 def isal() -> Crc | None:
-    """Return Intel's ISA-L's (Debian's libisal2), which works outside of the interpreter's lock; None if it is not here."""
+    """Return ISA-L's (Debian's libisal2), which works outside of the interpreter's lock; None if it is not here."""
     try:
         function = ctypes.CDLL("libisal.so.2").crc32_iscsi
     except (AttributeError, OSError):

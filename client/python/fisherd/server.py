@@ -38,7 +38,7 @@ class Server:
             the checkout that this package is part of, or that is the working directory.
         timeout: seconds that it may take until it serves.
         flags: the server's, as `fisherd --help` lists them: window=2, state_budget="1GiB", gather_timeout="5s". It reads
-            the batches of this machine's trainers in place unless shared_memory=None.
+            batches of this machine's trainers in place unless shared_memory=None.
 
         FileNotFoundError if there is no binary; UnavailableError, with what it said, if it does not serve in time.
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import contextlib
 import dataclasses
 import fcntl
 import mmap
@@ -183,8 +184,6 @@ def _create_file() -> int:
 
 
 def _seal(file: int) -> None:
-    try:
+    with contextlib.suppress(OSError):  # of an older system
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)  # others can only read
-    except OSError:
-        pass  # an older system
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

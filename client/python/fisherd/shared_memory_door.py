@@ -31,13 +31,8 @@ class SharedMemoryDoor:
             self._socket.settimeout(timeout)
             self._socket.connect(path)
             socket.send_fds(self._socket, [_GREETING], [file])
-            words = self._read_line().split(b" ")
-            if len(words) != _WORDS or words[0] != b"ok":
-                raise UnavailableError(f"the server's door says: {b' '.join(words)!r}")
-            if bytes.fromhex(words[1].decode()) != server:
-                raise UnavailableError("the door is another server's")
             # SharedBytes.region.
-            self.token = bytes.fromhex(words[2].decode())
+            self.token = _token(self._read_line(), server)
             self._socket.setblocking(False)  # noqa: FBT003
         except (OSError, ValueError) as error:
             self.close()
@@ -67,3 +62,12 @@ class SharedMemoryDoor:
                 raise UnavailableError("the server's door says nothing")
             line += more
         return line.rstrip(b"\n")
+
+
+def _token(line: bytes, server: bytes) -> bytes:
+    words = line.split(b" ")
+    if len(words) != _WORDS or words[0] != b"ok":
+        raise UnavailableError(f"the server's door says: {line!r}")
+    if bytes.fromhex(words[1].decode()) != server:
+        raise UnavailableError("the door is another server's")
+    return bytes.fromhex(words[2].decode())

@@ -25,7 +25,8 @@ class Sharing:
     def on_new_stream(self, metadata: Mapping[str, Any]) -> bytes:
         """Hear of a stream's first answer; return by which name its server knows the memory, b"" if it does not.
 
-        metadata: the stream's initial metadata, where a server says that it takes memory. Whatever fails, batches travel.
+        metadata: the stream's initial metadata, where a server says that it takes memory. Else, and if that fails,
+            batches travel.
         """
         memory = self.memory
         if memory is not None:

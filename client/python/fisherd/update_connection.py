@@ -20,6 +20,7 @@ from fisherd.sharing import Sharing
 from fisherd.tower_state import BatchIdentity, TowerState
 from fisherd.v1 import update_pb2
 
+
 @dataclasses.dataclass(frozen=True)
 class UpdateOptions:
     """See Client.open_updates()."""

@@ -15,57 +15,52 @@ import tempfile
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
-SIZES = (1 << 20, 16 << 20)
 Row = dict[str, Any]
 
 
-def run(*command: str, environment: dict[str, str] | None = None) -> Any:
+def run(*command: str) -> Any:
     """Return what a program prints as JSON."""
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 
-def cpp_rates(stream_bench: str, fisherd: str) -> dict[int, float]:
-    """Return the C++ client's GB/s by batch size."""
+def cpp_rates(stream_bench: str, fisherd: str) -> dict[str, float]:
+    """Return the C++ client's GB/s by transport and batch size: "tcp/1MiB"."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "figures.json"
-        command = [stream_bench, "stream", "--quick", "--filter", "^tcp/(1|16)MiB/t1/f1$", "--fisherd", fisherd]
+        command = [stream_bench, "stream", "--quick", "--filter", "^(tcp|shm)/(1|16)MiB/t1/f1$", "--fisherd", fisherd]
         subprocess.run([*command, "--json", str(path)], check=True, capture_output=True)
         results = json.loads(path.read_text())["results"]
-    return {result["batch_bytes"]: result["ours_gbps"] for result in results}
+    return {result["name"].removesuffix("/t1/f1"): result["ours_gbps"] for result in results}
 
 
 def bench_streams(options: argparse.Namespace) -> list[Row]:
-    """Return a row for each batch size and set of packages."""
-    cpp: list[dict[int, float]] = []
-    python: dict[str, list[dict[int, Row]]] = {"pypi": [], "debian": []}
+    """Return a row for each transport, batch size and set of packages."""
+    cpp: list[dict[str, float]] = []
+    python: dict[str, list[dict[str, Row]]] = {"pypi": [], "debian": []}
     for _ in range(1 if options.quick else 5):
         cpp.append(cpp_rates(options.stream_bench, options.fisherd))
-        for name, rounds in python.items():
-            interpreter = str(options.environments / name / "bin/python")
-            figures = run(interpreter, str(HERE / "streaming.py"), options.fisherd, *map(str, SIZES))
-            rounds.append({row["batch_bytes"]: row for row in figures})
+        for packages, rounds in python.items():
+            interpreter = str(options.environments / packages / "bin/python")
+            rounds.append({row["name"]: row for row in run(interpreter, str(HERE / "streaming.py"), options.fisherd)})
     rows: list[Row] = []
-    for size in SIZES:
-        theirs = statistics.median(one[size] for one in cpp)
-        for name, rounds in python.items():
-            ours = statistics.median(one[size]["gbps"] for one in rounds)
-            cpu = statistics.median(one[size]["cpu_s_per_gb"] for one in rounds)
-            figures = {"python_gbps": ours, "cpp_gbps": theirs, "share": ours / theirs, "cpu_s_per_gb": cpu}
-            rows.append({"batch_bytes": size, "packages": name, **figures})
+    for name in cpp[0]:
+        theirs = statistics.median(one[name] for one in cpp)
+        for packages, rounds in python.items():
+            ours = statistics.median(one[name]["gbps"] for one in rounds)
+            cpu = statistics.median(one[name]["cpu_s_per_gb"] for one in rounds)
+            share = statistics.median(mine[name]["gbps"] / cpps[name] for mine, cpps in zip(rounds, cpp, strict=True))
+            figures = {"python_gbps": ours, "cpp_gbps": theirs, "share": share, "cpu_s_per_gb": cpu}
+            rows.append({"name": name, "packages": packages, **figures})
     return rows
 
 
 def bench_training(options: argparse.Namespace) -> list[Row]:
-    """Return a row for a server with a core to itself and one without, with Debian's crc32c and with a current one."""
+    """Return a row for a server with a core to itself and one without, by shared memory and over TCP."""
     command = [str(options.environments / "debian/bin/python"), str(HERE / "training.py"), options.fisherd]
     quick = ["--quick"] if options.quick else []
-    current = {**os.environ, "PYTHONPATH": str(options.environments / "crc32c")}
-    rows = []
-    for place in ["apart", "shared"] if len(os.sched_getaffinity(0)) > 1 else ["shared"]:
-        for crc32c, environment in (("current", current), ("debian", None)):
-            rows.append({"crc32c": crc32c, **run(*command, place, *quick, environment=environment)})
-    return rows
+    places = ["apart", "beside"] if len(os.sched_getaffinity(0)) > 1 else ["beside"]
+    return [run(*command, place, transport, *quick) for place in places for transport in ("shm", "tcp")]
 
 
 def claim(figure: float, bound: float, *, at_least: bool, what: str) -> Row:
@@ -77,11 +72,13 @@ def claim(figure: float, bound: float, *, at_least: bool, what: str) -> Row:
 
 def claims(streams: list[Row], training: list[Row]) -> list[Row]:
     """Return all that must hold."""
-    worst = min(row["share"] for row in streams if row["packages"] == "pypi")
-    made = [claim(worst, 0.7, at_least=True, what="Python's throughput / C++'s, from 1 MiB, current packages")]
+    made = []
+    for transport in ("tcp", "shm"):
+        worst = min(row["share"] for row in streams if row["name"].startswith(transport))
+        made.append(claim(worst, 0.7, at_least=True, what=f"Python's throughput / C++'s, from 1 MiB, {transport}"))
     for row in training:
         if row["server"] == "apart":
-            what = f"step slowed by capture, the server with a core to itself, {row['crc32c']} crc32c"
+            what = f"step slowed by capture, the server with a core to itself, {row['transport']}"
             made.append(claim(row["slowed"], 0.15, at_least=False, what=what))
     return made
 
@@ -91,15 +88,15 @@ def report(streams: list[Row], training: list[Row], held: list[Row]) -> None:
     print(
         "streams of batches, GB/s (10^9 bytes of elements a second); tr/GB: seconds of the trainer's CPU time for one"
     )
-    print("batch   packages   Python     C++  share   tr/GB")
+    print("batch      packages   Python     C++  share   tr/GB")
     for row in streams:
         rates = f"{row['python_gbps']:8.2f} {row['cpp_gbps']:7.2f} {row['share']:6.0%} {row['cpu_s_per_gb']:7.2f}"
-        print(f"{row['batch_bytes'] >> 20:3d}MiB  {row['packages']:9} {rates}")
+        print(f"{row['name']:10} {row['packages']:9} {rates}")
     print("\na training step, 4 layers of 1024 x 1024, 256 rows, capture on every step: ms")
-    print("server   crc32c   threads    none  captured  slowed by  more CPU")
+    print("server  transport  threads    none  captured  slowed by  more CPU")
     for row in training:
         times = f"{row['none_ms']:7.1f} {row['captured_ms']:9.1f} {row['slowed']:10.1%} {row['cpu']:9.1%}"
-        print(f"{row['server']:8} {row['crc32c']:8} {row['threads']:7d} {times}")
+        print(f"{row['server']:7} {row['transport']:9}  {row['threads']:7d} {times}")
     print("\nwhat must hold")
     for one in held:
         word = "holds" if one["holds"] else "falls short"

@@ -1,9 +1,10 @@
-"""What capture costs a training step: training.py FISHERD apart|shared [--quick], figures as JSON.
+"""What capture costs a training step: training.py FISHERD apart|beside shm|tcp [--quick], figures as JSON.
 
 A 4-layer, 1024-wide MLP; blocks of steps with capture on every step alternate with blocks without any. A block's time
 ends when all that it captured has ended at the server, so nothing is left to be paid later.
 
-apart: the server has a core to itself, the last one, and the trainer all others. shared: both have all cores.
+apart: the server has a core to itself, the last one, and the trainer all others. beside: both have all cores.
+shm: batches lie in shared memory. tcp: they travel.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def main() -> None:
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     without, captured = [], []
-    with fisherd.Server(sys.argv[1]) as server, server.client() as client, client.open_updates() as updates:
+    memory = 256 << 20 if sys.argv[3] == "shm" else 0
+    with (
+        fisherd.Server(sys.argv[1]) as server,
+        server.client() as client,
+        client.open_updates(shared_memory=memory) as updates,
+    ):
         place(server, apart=apart)
         for turn in range(-1, rounds):  # the first warms up
             plain = block(model, optimizer, steps, None)
@@ -91,7 +97,7 @@ def main() -> None:
         "slowed": statistics.median(b.wall / a.wall for a, b in pairs) - 1,
         "cpu": statistics.median(b.cpu / a.cpu for a, b in pairs) - 1,
     }
-    print(json.dumps({"server": sys.argv[2], "threads": torch.get_num_threads(), **figures}))
+    print(json.dumps({"server": sys.argv[2], "transport": sys.argv[3], "threads": torch.get_num_threads(), **figures}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import fcntl
 import gc
 import mmap
 import os
+import pathlib
 
 import pytest
 
@@ -100,11 +101,12 @@ def test_nobody_else_can_change_it():
 def test_what_the_system_has_not():
     with pytest.raises(OSError):
         SharedMemory(1 << 62)
-    before = len(os.listdir("/proc/self/fd"))
+    files = pathlib.Path("/proc/self/fd")
+    before = len(list(files.iterdir()))
     memory = SharedMemory(PAGE)
     block = memory.take(1, use(1))
     del memory
     block.write(0, b"x")  # it keeps the memory
     del block
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(files.iterdir())) == before

@@ -3,6 +3,7 @@
 import array
 import contextlib
 import os
+import pathlib
 import socket
 import threading
 
@@ -46,7 +47,7 @@ def ok(server=SERVER, token=TOKEN):
 
 
 def enter(path):
-    with open(os.devnull, "rb") as file:
+    with pathlib.Path(os.devnull).open("rb") as file:
         return SharedMemoryDoor(SERVER + os.fsencode(path), file.fileno(), 1)
 
 
