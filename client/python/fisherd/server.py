@@ -37,8 +37,8 @@ class Server:
         binary: the server program; if None, what $FISHERD_BINARY names, else `fisherd` on the PATH, else the build of
             the checkout that this package is part of, or that is the working directory.
         timeout: seconds that it may take until it serves.
-        flags: the server's, as `fisherd --help` lists them: window=2, state_budget="1GiB", gather_timeout="5s". It reads
-            batches of this machine's trainers in place unless shared_memory=None.
+        flags: the server's, as `fisherd --help` lists them: window=2, state_budget="1GiB", gather_timeout="5s". It
+            reads batches of this machine's trainers in place unless shared_memory=None.
 
         FileNotFoundError if there is no binary; UnavailableError, with what it said, if it does not serve in time.
         """

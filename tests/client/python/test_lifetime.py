@@ -71,6 +71,7 @@ def test_a_forked_process_leaves_everything_to_its_parent():
 
 
 def test_ctrl_c_ends_every_wait_and_harms_nothing(client, updates, name):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
     client.create_factor(name, KIND, towers=2, window=1)
     writer = updates.open(name, 0)
     step = writer.write(ONES, ONES)
