@@ -9,7 +9,7 @@ broken=0
 forbid() {
   local headers=$1
   shift
-  if grep -rnE "^ *# *include *[\"<]($headers)" --include='*.h' --include='*.cc' "$@"; then
+  if grep -rnE "^ *# *include *[\"<]($headers)" --include='*.h' --include='*.cc' --include='*.cu' --include='*.cuh' "$@"; then
     echo "^ forbidden in $*" >&2
     broken=1
   fi
@@ -18,6 +18,8 @@ forbid() {
 forbid 'server/|client/|fisherd/|google/|grpc' core tests/core
 forbid 'core/(factor|factor_registry|ledger|step_gather|registered_results|damping_table|commit_record)\.h' core/kinds
 forbid 'core/[a-z_]+\.h|core/kinds/' core/kernels
+forbid 'core/(kernels|kinds)/|core/[a-z_]+\.h|absl/' core/cuda
+forbid 'cuda|core/cuda/' core/kernels core/kinds core/*.* server client
 forbid 'core/kinds/[a-z_]+/' core/*.* server
 forbid 'client/|fisherd/[a-z_]+\.h' server tests/server
 forbid 'server/|core/[a-z_]+\.h|core/kinds/' client tests/client

@@ -1,7 +1,6 @@
-#include "core/cuda/advance.h"
-
 #include <algorithm>
 
+#include "core/cuda/advance.h"
 #include "core/cuda/advance_few.cuh"
 #include "core/cuda/advance_plain.cuh"
 #include "core/cuda/advance_tensor.cuh"

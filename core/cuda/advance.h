@@ -31,15 +31,15 @@ struct AdvanceRows {
   Precision precision = Precision::kFloat32;
 };
 
-// to = decay·from + weight·[left 1]ᵀ·right; `to` may be `from`. The decay counts in full: in float as
-// the sum of two floats. Float: from 17 rows on, the product is made by tensor cores in chains of
-// kChainRows rows, whose results are added in order in float, 32 to a run, and the runs in order;
-// squares must be below kLargestSplit. With fewer rows, and in double, it is a chain of
+// to = decay·from + weight·[left 1]ᵀ·right; `to` may be `from`. The decay counts in full: in float
+// as the sum of two floats. Float: from 17 rows on, the product is made by tensor cores in chains
+// of kChainRows rows, whose results are added in order in float, 32 to a run, and the runs in
+// order; squares must be below kLargestSplit. With fewer rows, and in double, it is a chain of
 // multiply-adds. No result depends on how the work is spread: the same bits every time.
 //
 // Raises *largest to the bits of the largest element written (see IngestSide), if it is given.
-// `scratch` has AdvanceScratchBytes(rows) bytes, for deep products of small states, and is not to be
-// used by others until the step is done.
+// `scratch` has AdvanceScratchBytes(rows) bytes, for deep products of small states, and is not to
+// be used by others until the step is done.
 template <typename T>
 cudaError_t Advance(const AdvanceRows<T>& rows, void* scratch, const T* from, T* to,
                     uint64_t* largest, cudaStream_t stream);

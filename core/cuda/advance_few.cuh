@@ -22,7 +22,7 @@ constexpr int kThreads = 128;
 constexpr int kStrip = 32;  // rows of the state at most, and in a small one
 constexpr int kShortStrip = 8;
 constexpr int64_t kManyBlocks = 1024;
-constexpr int kAhead = 8;   // of them, on their way from memory at once
+constexpr int kAhead = 8;  // of them, on their way from memory at once
 
 // kRows: at least the rows there are. kWide: rows of the state begin at 16 bytes.
 template <int kRows, bool kWide>
@@ -80,10 +80,8 @@ __global__ void __launch_bounds__(kThreads)
           sum.z = fmaf(a, right[row].z, sum.z);
           sum.w = fmaf(a, right[row].w, sum.w);
         }
-        const float value[4] = {average(old[k].x, sum.x),
-                                average(old[k].y, sum.y),
-                                average(old[k].z, sum.z),
-                                average(old[k].w, sum.w)};
+        const float value[4] = {average(old[k].x, sum.x), average(old[k].y, sum.y),
+                                average(old[k].z, sum.z), average(old[k].w, sum.w)};
         float* const at = to + (first + top + k) * job.right_cols + col;
         if (kWide) StoreFour(at, value);
 #pragma unroll
@@ -104,9 +102,11 @@ cudaError_t Launch(const AdvanceRows<float>& job, const float* from, float* to, 
   const int64_t height = job.left_cols + job.ones_column;
   const int64_t across = (job.right_cols + kThreads * 4 - 1) / (kThreads * 4);
   const int strip = across * height >= kManyBlocks * kStrip ? kStrip : kShortStrip;
-  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>((height + strip - 1) / strip));
+  const dim3 grid(static_cast<unsigned>(across),
+                  static_cast<unsigned>((height + strip - 1) / strip));
   const Average<float> average(job.decay, job.weight);
-  const auto kernel = job.right_cols % 4 == 0 ? AdvanceKernel<kRows, true> : AdvanceKernel<kRows, false>;
+  const auto kernel =
+      job.right_cols % 4 == 0 ? AdvanceKernel<kRows, true> : AdvanceKernel<kRows, false>;
   kernel<<<grid, kThreads, 0, stream>>>(job, average, strip, from, to, largest);
   return cudaGetLastError();
 }

@@ -38,9 +38,8 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t a = tile_row + k % kTile;
       const int64_t b = tile_col + k % kTile;
       const bool there = row < job.rows;
-      left[k / kTile][k % kTile] = there && a < height
-                                       ? (a < job.left_cols ? job.left[row * left_stride + a] : 1.0)
-                                       : 0.0;
+      left[k / kTile][k % kTile] =
+          there && a < height ? (a < job.left_cols ? job.left[row * left_stride + a] : 1.0) : 0.0;
       right[k / kTile][k % kTile] =
           there && b < job.right_cols ? job.right[row * right_stride + b] : 0.0;
     }
@@ -78,7 +77,8 @@ inline cudaError_t AdvancePlain(const AdvanceRows<double>& job, const double* fr
   const int64_t height = job.left_cols + job.ones_column;
   const dim3 grid(static_cast<unsigned>((job.right_cols + plain::kTile - 1) / plain::kTile),
                   static_cast<unsigned>((height + plain::kTile - 1) / plain::kTile));
-  plain::AdvanceKernel<<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from, to, largest);
+  plain::AdvanceKernel<<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from, to,
+                                                             largest);
   return cudaGetLastError();
 }
 

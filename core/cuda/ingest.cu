@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads) IngestKernel(const Sides<T> sides) {
   const auto fours = static_cast<Index>((side.cols + 3) / 4);
   const auto units = static_cast<Index>(sides.rows * fours);
   uint64_t largest = 0;
-  for (Index k = Index{blockIdx.x} * kThreads + threadIdx.x; k < units; k += Index{gridDim.x} * kThreads) {
+  for (Index k = Index{blockIdx.x} * kThreads + threadIdx.x; k < units;
+       k += Index{gridDim.x} * kThreads) {
     const int64_t row = k / fours;
     const int64_t col = static_cast<int64_t>(k % fours) * 4;
     const int count = static_cast<int>(min(side.cols - col, int64_t{4}));

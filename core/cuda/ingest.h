@@ -26,14 +26,15 @@ constexpr int64_t PaddedCols(int64_t cols) {
 // zeros.
 template <typename T>
 struct IngestSide {
-  std::array<const void*, kMostSources> from = {};  // [rows, cols] each, densely, aligned to elements
+  std::array<const void*, kMostSources> from =
+      {};  // [rows, cols] each, densely, aligned to elements
   int sources = 1;
   WireType type = WireType::kFloat32;
   int64_t cols = 0;
   double scale = 1;
-  bool accumulate = false;            // add to what `to` has: sources that come before
-  const double* weights = nullptr;    // [rows]; null: all 1
-  T* to = nullptr;                    // [rows, PaddedCols<T>(cols)]
+  bool accumulate = false;          // add to what `to` has: sources that come before
+  const double* weights = nullptr;  // [rows]; null: all 1
+  T* to = nullptr;                  // [rows, PaddedCols<T>(cols)]
   // Where the bits of the largest square go, by atomic maximum, as unsigned: from those of infinity
   // on, something is not finite. At least 0 before.
   uint64_t* largest = nullptr;

@@ -1,8 +1,7 @@
-#include "core/cuda/power.h"
-
 #include <algorithm>
 
 #include "core/cuda/elements.cuh"
+#include "core/cuda/power.h"
 
 namespace fisherd::cuda {
 namespace {
@@ -76,7 +75,8 @@ __global__ void __launch_bounds__(kThreads) PowerKernel(const Job<T> job) {
     if (multiplied) x = reinterpret_cast<const U*>(job.x)[k];
     U to;
 #pragma unroll
-    for (int i = 0; i < U::kSize; ++i) to.element[i] = result(v.element[i], x.element[i], multiplied);
+    for (int i = 0; i < U::kSize; ++i)
+      to.element[i] = result(v.element[i], x.element[i], multiplied);
     reinterpret_cast<U*>(job.to)[k] = to;
   }
   for (int64_t k = units * U::kSize + thread; k < job.count; k += threads) {

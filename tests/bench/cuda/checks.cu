@@ -1,5 +1,3 @@
-#include "tests/bench/cuda/checks.h"
-
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -15,6 +13,7 @@
 #include "core/cuda/advance.h"
 #include "core/cuda/ingest.h"
 #include "core/cuda/power.h"
+#include "tests/bench/cuda/checks.h"
 #include "tests/bench/cuda/device.h"
 
 namespace fisherd::cuda {
@@ -96,10 +95,15 @@ class Batch {
     left_.Fill(0xff);
     right_.Fill(0xff);
     largest_.Fill(0);
-    IngestSide<T> left{.type = kWire<Wire>, .cols = c.inputs, .to = left_.get(), .largest = largest_.get()};
+    IngestSide<T> left{
+        .type = kWire<Wire>, .cols = c.inputs, .to = left_.get(), .largest = largest_.get()};
     left.from[0] = device_inputs_.get();
-    IngestSide<T> right{.sources = c.sources, .type = kWire<Wire>, .cols = c.outputs, .scale = kScale,
-                        .to = right_.get(), .largest = largest_.get() + 1};
+    IngestSide<T> right{.sources = c.sources,
+                        .type = kWire<Wire>,
+                        .cols = c.outputs,
+                        .scale = kScale,
+                        .to = right_.get(),
+                        .largest = largest_.get() + 1};
     for (int s = 0; s < c.sources; ++s) right.from[s] = device_grads_[s]->get();
     if (c.weighted) right.weights = device_weights_->get();
     Must(Ingest(left, right, c.rows, nullptr));
@@ -112,9 +116,14 @@ class Batch {
     DeviceArray<uint64_t> most(1);
     most.Fill(0);
     T* const to = in_place ? state.get() : beside.get();
-    const AdvanceRows<T> rows{.left = left_.get(), .right = right_.get(), .rows = c_.rows,
-                              .left_cols = c_.inputs, .right_cols = c_.outputs,
-                              .ones_column = c_.bias, .decay = decay, .weight = weight,
+    const AdvanceRows<T> rows{.left = left_.get(),
+                              .right = right_.get(),
+                              .rows = c_.rows,
+                              .left_cols = c_.inputs,
+                              .right_cols = c_.outputs,
+                              .ones_column = c_.bias,
+                              .decay = decay,
+                              .weight = weight,
                               .precision = precision};
     DeviceArray<char> scratch(AdvanceScratchBytes(rows) + 1);
     scratch.Fill(0xff);
@@ -125,7 +134,8 @@ class Batch {
   }
 
   // Of up to some 4000 elements, evenly spread.
-  double ErrorOf(double decay, double weight, const std::vector<T>& from, const std::vector<T>& got) {
+  double ErrorOf(double decay, double weight, const std::vector<T>& from,
+                 const std::vector<T>& got) {
     const int64_t height = c_.inputs + c_.bias;
     const int64_t size = height * c_.outputs;
     const int64_t stride = std::max<int64_t>(size / 4000, 1);
@@ -230,8 +240,14 @@ void CheckNonFinite(Checker& check) {
   one.from[0] = a.get();
   two.from[0] = g.get();
   Must(Ingest(one, two, 2, nullptr));
-  Must(Advance<T>({.left = left.get(), .right = right.get(), .rows = 2, .left_cols = 2,
-                   .right_cols = 2, .ones_column = true, .decay = 0, .weight = 0.5},
+  Must(Advance<T>({.left = left.get(),
+                   .right = right.get(),
+                   .rows = 2,
+                   .left_cols = 2,
+                   .right_cols = 2,
+                   .ones_column = true,
+                   .decay = 0,
+                   .weight = 0.5},
                   nullptr, state.get(), state.get(), nullptr, nullptr));
   Must(cudaDeviceSynchronize());
   check.Expect(state.ToHost() == std::vector<T>{18.5, 1.625, 34, 4, 2.5, 0.625}, "golden values");
@@ -251,13 +267,13 @@ double CheckPower(Checker& check, double exponent, double bound) {
   for (const int shift : {0, 1}) {  // aligned to 16 bytes, and not
     for (const bool multiplied : {false, true}) {
       to.Fill(0xff);
-      Must(Power<T>(dv.get() + shift, multiplied ? dx.get() + shift : nullptr, kCount - shift, scale,
-                    damping, exponent, to.get() + shift, nullptr, nullptr));
+      Must(Power<T>(dv.get() + shift, multiplied ? dx.get() + shift : nullptr, kCount - shift,
+                    scale, damping, exponent, to.get() + shift, nullptr, nullptr));
       Must(cudaDeviceSynchronize());
       const std::vector<T> got = to.ToHost();
       for (int64_t k = shift; k < kCount; ++k) {
-        const double expected =
-            std::pow(scale * v[k] + damping, exponent) * (multiplied ? static_cast<double>(x[k]) : 1);
+        const double expected = std::pow(scale * v[k] + damping, exponent) *
+                                (multiplied ? static_cast<double>(x[k]) : 1);
         const double error = std::abs(got[k] - expected) / std::max(std::abs(expected), 1e-300);
         worst = std::isfinite(error) ? std::max(worst, error) : INFINITY;
       }
@@ -271,9 +287,10 @@ double CheckPower(Checker& check, double exponent, double bound) {
 
 int RunChecks(bool quick) {
   Checker check;
-  std::vector<Case> cases = {{1, 1, 1},      {1, 130, 67},   {2, 3, 5},      {7, 64, 512},   {8, 33, 1000},
-                             {16, 33, 17},   {17, 33, 17},   {31, 127, 129}, {32, 128, 128}, {33, 129, 131},
-                             {64, 1, 1},     {96, 300, 2},   {255, 200, 100}, {300, 257, 63}};
+  std::vector<Case> cases = {{1, 1, 1},       {1, 130, 67},   {2, 3, 5},    {7, 64, 512},
+                             {8, 33, 1000},   {16, 33, 17},   {17, 33, 17}, {31, 127, 129},
+                             {32, 128, 128},  {33, 129, 131}, {64, 1, 1},   {96, 300, 2},
+                             {255, 200, 100}, {300, 257, 63}};
   const size_t small = cases.size();
   for (size_t k = 0; k < small; ++k) {
     Case c = cases[k];
@@ -283,7 +300,9 @@ int RunChecks(bool quick) {
     cases.push_back(c);
   }
   if (!quick) {
-    for (const Case& c : {Case{4096, 256, 256}, Case{4096, 1000, 784, 4}, Case{65536, 96, 100}, Case{300, 2050, 2100}}) cases.push_back(c);
+    for (const Case& c : {Case{4096, 256, 256}, Case{4096, 1000, 784, 4}, Case{65536, 96, 100},
+                          Case{300, 2050, 2100}})
+      cases.push_back(c);
   }
   double worst = 0, worst_deep = 0, worst_double = 0;
   for (const Case& c : cases) {
@@ -308,8 +327,10 @@ int RunChecks(bool quick) {
   const std::vector<float> none(129 * 128);
   const double tf32 = batch.ErrorOf(0, 1, none, batch.Advance(0, 1, none, false, Precision::kTf32));
   check.ExpectAtMost(tf32, 2e-3, "tf32");
-  std::printf("largest relative errors: a step %.2g (float32; of 65536 rows %.2g), %.2g (float64), %.2g (tf32); power %.2g, %.2g\n",
-              worst, worst_deep, worst_double, tf32, powers, powers_double);
+  std::printf(
+      "largest relative errors: a step %.2g (float32; of 65536 rows %.2g), %.2g (float64), %.2g "
+      "(tf32); power %.2g, %.2g\n",
+      worst, worst_deep, worst_double, tf32, powers, powers_double);
   std::printf("%d passed, %d failed\n", check.checks() - check.failed(), check.failed());
   return check.failed();
 }

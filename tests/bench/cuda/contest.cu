@@ -1,5 +1,3 @@
-#include "tests/bench/cuda/contest.h"
-
 #include <algorithm>
 #include <cstdarg>
 #include <functional>
@@ -8,6 +6,7 @@
 #include "core/cuda/advance.h"
 #include "core/cuda/ingest.h"
 #include "core/cuda/power.h"
+#include "tests/bench/cuda/contest.h"
 #include "tests/bench/cuda/cublas.h"
 #include "tests/bench/cuda/device.h"
 
@@ -59,7 +58,8 @@ std::vector<double> Time(const std::vector<std::function<void()>>& contenders) {
   }
   std::vector<std::vector<double>> rounds(contenders.size());
   for (int round = 0; round < kRounds; ++round) {
-    for (size_t k = 0; k < contenders.size(); ++k) rounds[k].push_back(watch.Time(contenders[k], times[k]));
+    for (size_t k = 0; k < contenders.size(); ++k)
+      rounds[k].push_back(watch.Time(contenders[k], times[k]));
   }
   std::vector<double> medians;
   for (auto& all : rounds) {
@@ -113,11 +113,12 @@ Machine Measure() {
   FillRandom(from, 1);
   constexpr int kTimes = 4096;
   const int blocks = properties.multiProcessorCount * 16;
-  const std::vector<double> ms = Time({[&] { PeakKernel<<<blocks, 256>>>(to.get(), kTimes); },
-                                       [&] {
-                                         CopyKernel<<<1 << 18, 256>>>(reinterpret_cast<float4*>(from.get()),
-                                                                      reinterpret_cast<float4*>(to.get()), 1 << 26);
-                                       }});
+  const std::vector<double> ms =
+      Time({[&] { PeakKernel<<<blocks, 256>>>(to.get(), kTimes); },
+            [&] {
+              CopyKernel<<<1 << 18, 256>>>(reinterpret_cast<float4*>(from.get()),
+                                           reinterpret_cast<float4*>(to.get()), 1 << 26);
+            }});
   machine.gflops = 2.0 * 16 * kTimes * 256 * blocks / ms[0] / 1e6;
   machine.gbps = 2.0 * (1 << 30) / ms[1] / 1e6;
   return machine;
@@ -130,7 +131,8 @@ struct Shape {
 std::string ContestOf(const Shape& shape, const Machine& machine, Cublas& cublas) {
   const auto [rows, inputs, outputs] = shape;
   DeviceArray<float> a(rows * inputs), g(rows * outputs), state((inputs + 1) * outputs);
-  DeviceArray<float> left(rows * PaddedCols<float>(inputs)), right(rows * PaddedCols<float>(outputs));
+  DeviceArray<float> left(rows * PaddedCols<float>(inputs)),
+      right(rows * PaddedCols<float>(outputs));
   DeviceArray<uint64_t> largest(3);
   largest.Fill(0);
   FillRandom(a, 1);
@@ -142,8 +144,14 @@ std::string ContestOf(const Shape& shape, const Machine& machine, Cublas& cublas
   two.from[0] = g.get();
   const double weight = 0.05 / static_cast<double>(rows);
   const auto job_of = [&](bool bias, Precision precision) {
-    return AdvanceRows<float>{.left = left.get(), .right = right.get(), .rows = rows, .left_cols = inputs,
-                              .right_cols = outputs, .ones_column = bias, .decay = 0.95, .weight = weight,
+    return AdvanceRows<float>{.left = left.get(),
+                              .right = right.get(),
+                              .rows = rows,
+                              .left_cols = inputs,
+                              .right_cols = outputs,
+                              .ones_column = bias,
+                              .decay = 0.95,
+                              .weight = weight,
                               .precision = precision};
   };
   DeviceArray<char> scratch(AdvanceScratchBytes(job_of(true, Precision::kFloat32)) + 1);
@@ -161,8 +169,9 @@ std::string ContestOf(const Shape& shape, const Machine& machine, Cublas& cublas
   if (cublas.there()) {
     contenders.push_back([&] {
       Must(Ingest(one, two, rows, nullptr));  // its squares
-      cublas.Multiply(left.get(), PaddedCols<float>(inputs), right.get(), PaddedCols<float>(outputs), rows,
-                      inputs, outputs, static_cast<float>(weight), 0.95f, state.get());
+      cublas.Multiply(left.get(), PaddedCols<float>(inputs), right.get(),
+                      PaddedCols<float>(outputs), rows, inputs, outputs, static_cast<float>(weight),
+                      0.95f, state.get());
     });
   }
   const std::vector<double> ms = Time(contenders);
@@ -171,11 +180,13 @@ std::string ContestOf(const Shape& shape, const Machine& machine, Cublas& cublas
   const double floor_ms = std::max(flops / machine.gflops, bytes / machine.gbps) / 1e6;
   const std::string name = Format("%ldx%ldx%ld", rows, inputs, outputs);
   const double peer = cublas.there() ? ms[4] : 0;
-  std::printf("%-18s %9.4f %9.4f %9.4f %9.4f | %9.4f | %5.0f%% %7.1f TFLOP/s %6.0f GB/s\n", name.c_str(),
-              ms[0], ms[1], ms[2], ms[3], peer, 100 * floor_ms / ms[0], flops / ms[0] / 1e9, bytes / ms[0] / 1e6);
+  std::printf("%-18s %9.4f %9.4f %9.4f %9.4f | %9.4f | %5.0f%% %7.1f TFLOP/s %6.0f GB/s\n",
+              name.c_str(), ms[0], ms[1], ms[2], ms[3], peer, 100 * floor_ms / ms[0],
+              flops / ms[0] / 1e9, bytes / ms[0] / 1e6);
   std::fflush(stdout);
   return Format(
-      "{\"name\":\"%s\",\"rows\":%ld,\"inputs\":%ld,\"outputs\":%ld,\"ours_ms\":%.6g,\"bias_ms\":%.6g,"
+      "{\"name\":\"%s\",\"rows\":%ld,\"inputs\":%ld,\"outputs\":%ld,\"ours_ms\":%.6g,\"bias_ms\":%."
+      "6g,"
       "\"tf32_ms\":%.6g,\"ingest_ms\":%.6g,\"floor_ms\":%.6g,\"peers\":{%s}}",
       name.c_str(), rows, inputs, outputs, ms[0], ms[1], ms[2], ms[3], floor_ms,
       cublas.there() ? Format("\"cublas\":%.6g", peer).c_str() : "");
@@ -190,7 +201,8 @@ std::string ContestOfPower(double exponent, const Machine& machine) {
     Must(Power<float>(v.get(), x.get(), kCount, 1, 0.5, exponent, x.get(), nullptr, nullptr));
   }})[0];
   const double share = 3.0 * 4 * kCount / ms / 1e6 / machine.gbps;
-  std::printf("multiply, e = %-6g %8.3f ms, %3.0f %% of copy bandwidth\n", exponent, ms, 100 * share);
+  std::printf("multiply, e = %-6g %8.3f ms, %3.0f %% of copy bandwidth\n", exponent, ms,
+              100 * share);
   return Format("{\"exponent\":%g,\"ms\":%.6g,\"share\":%.4g}", exponent, ms, share);
 }
 
@@ -199,22 +211,24 @@ std::string ContestOfPower(double exponent, const Machine& machine) {
 std::string RunContest() {
   const Machine machine = Measure();
   Cublas cublas;
-  std::printf("%s: %.1f TFLOP/s of float32 multiply-adds, copies %.0f GB/s; cuBLAS %s\n\n", machine.name.c_str(),
-              machine.gflops / 1e3, machine.gbps, cublas.there() ? "is there" : "is not there");
-  std::printf("%-18s %9s %9s %9s %9s | %9s | %6s\n", "ms", "ours", "bias", "tf32", "ingest", "cublas", "floor");
+  std::printf("%s: %.1f TFLOP/s of float32 multiply-adds, copies %.0f GB/s; cuBLAS %s\n\n",
+              machine.name.c_str(), machine.gflops / 1e3, machine.gbps,
+              cublas.there() ? "is there" : "is not there");
+  std::printf("%-18s %9s %9s %9s %9s | %9s | %6s\n", "ms", "ours", "bias", "tf32", "ingest",
+              "cublas", "floor");
   std::string results, powers;
   for (const Shape& shape :
        {Shape{1, 1024, 1024}, Shape{8, 4096, 4096}, Shape{32, 1024, 1024}, Shape{64, 4096, 4096},
         Shape{128, 784, 1000}, Shape{128, 1024, 1024}, Shape{256, 64, 10}, Shape{512, 1024, 4096},
-        Shape{2048, 512, 512}, Shape{8192, 768, 3072}, Shape{127, 1023, 1025}, Shape{16384, 4096, 4096},
-        Shape{4096, 8192, 28672}, Shape{1, 16384, 16384}}) {
+        Shape{2048, 512, 512}, Shape{8192, 768, 3072}, Shape{127, 1023, 1025},
+        Shape{16384, 4096, 4096}, Shape{4096, 8192, 28672}, Shape{1, 16384, 16384}}) {
     results += (results.empty() ? "" : ",") + ContestOf(shape, machine, cublas);
   }
   for (const double e : {-1.0, -0.5, -0.75}) {
     powers += (powers.empty() ? "" : ",") + ContestOfPower(e, machine);
   }
-  return Format("{\"machine\":{\"name\":\"%s\",\"gflops\":%.6g,\"gbps\":%.6g},", machine.name.c_str(),
-                machine.gflops, machine.gbps) +
+  return Format("{\"machine\":{\"name\":\"%s\",\"gflops\":%.6g,\"gbps\":%.6g},",
+                machine.name.c_str(), machine.gflops, machine.gbps) +
          "\"results\":[" + results + "],\"multiply\":[" + powers + "]}\n";
 }
 

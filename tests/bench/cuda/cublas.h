@@ -15,9 +15,11 @@ class Cublas {
  public:
   Cublas() {
     const char* const named = std::getenv("FISHERD_CUBLAS");
-    for (const std::string& name : {std::string(named == nullptr ? "" : named), std::string("libcublas.so.13"),
-                                    std::string("libcublas.so.12"), std::string("libcublas.so")}) {
-      if (library_ == nullptr && !name.empty()) library_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    for (const std::string& name :
+         {std::string(named == nullptr ? "" : named), std::string("libcublas.so.13"),
+          std::string("libcublas.so.12"), std::string("libcublas.so")}) {
+      if (library_ == nullptr && !name.empty())
+        library_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
     }
     if (library_ == nullptr) return;
     const auto create = Find<decltype(&cublasCreate_v2)>("cublasCreate_v2");
@@ -29,9 +31,10 @@ class Cublas {
 
   // state[h, o] = beta·state[h, o] + alpha·Σ_n left[n, h]·right[n, o], all row-major.
   void Multiply(const float* left, int64_t left_stride, const float* right, int64_t right_stride,
-                int64_t rows, int64_t height, int64_t width, float alpha, float beta, float* state) {
-    sgemm_(handle_, CUBLAS_OP_N, CUBLAS_OP_T, width, height, rows, &alpha, right, right_stride, left,
-           left_stride, &beta, state, width);
+                int64_t rows, int64_t height, int64_t width, float alpha, float beta,
+                float* state) {
+    sgemm_(handle_, CUBLAS_OP_N, CUBLAS_OP_T, width, height, rows, &alpha, right, right_stride,
+           left, left_stride, &beta, state, width);
   }
 
  private:

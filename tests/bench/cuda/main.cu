@@ -15,8 +15,10 @@ namespace {
 constexpr int kSkipped = 77;
 
 int Usage(std::FILE* to) {
-  std::fputs("usage: cuda_bench [--check | --check-quick | --bench] [--json FILE]\nchecks and times, or one of them\n",
-             to);
+  std::fputs(
+      "usage: cuda_bench [--check | --check-quick | --bench] [--json FILE]\nchecks and times, or "
+      "one of them\n",
+      to);
   return to == stdout ? 0 : 2;
 }
 
@@ -42,7 +44,8 @@ int main(int argc, char** argv) {
   int devices = 0;
   const cudaError_t found = cudaGetDeviceCount(&devices);
   if (found != cudaSuccess || devices == 0) {
-    std::printf("skipped: no GPU (%s)\n", found == cudaSuccess ? "none is there" : cudaGetErrorString(found));
+    std::printf("skipped: no GPU (%s)\n",
+                found == cudaSuccess ? "none is there" : cudaGetErrorString(found));
     return kSkipped;
   }
   if (check && fisherd::cuda::RunChecks(quick) > 0) return 1;

@@ -16,7 +16,10 @@ ROUND_MS = 12.0
 
 def time(work, times):
     """Return milliseconds of one of `times` calls."""
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin, end = (
+        torch.cuda.Event(enable_timing=True),
+        torch.cuda.Event(enable_timing=True),
+    )
     begin.record()
     for _ in range(times):
         work()
@@ -27,7 +30,10 @@ def time(work, times):
 
 def contest(rows, inputs, outputs):
     """Return medians of both ways."""
-    a, g = torch.rand(rows, inputs, device="cuda"), torch.rand(rows, outputs, device="cuda")
+    a, g = (
+        torch.rand(rows, inputs, device="cuda"),
+        torch.rand(rows, outputs, device="cuda"),
+    )
     state = torch.zeros(inputs, outputs, device="cuda")
 
     def five_pass():
