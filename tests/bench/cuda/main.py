@@ -24,9 +24,7 @@ def torch_figures(python, shapes):
         check=False,
     )
     if done.returncode != 0:
-        print(
-            "without PyTorch:", (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        )
+        print("without PyTorch:", (done.stderr.strip().splitlines() or ["it failed"])[-1])
         return {}
     return json.loads(done.stdout)
 
@@ -44,26 +42,13 @@ def claims(figures):
     bandwidth = figures["machine"]["gbps"]
 
     def share_of_copy(row):
-        moved = 4 * (
-            2 * row["inputs"] * row["outputs"]
-            + row["rows"] * (row["inputs"] + row["outputs"])
-        )
+        moved = 4 * (2 * row["inputs"] * row["outputs"] + row["rows"] * (row["inputs"] + row["outputs"]))
         return moved / row["ours_ms"] / 1e6 / bandwidth
 
-    large = [
-        row["floor_ms"] / row["ours_ms"]
-        for row in results
-        if min(row["rows"], row["inputs"]) >= 4096
-    ]
+    large = [row["floor_ms"] / row["ours_ms"] for row in results if min(row["rows"], row["inputs"]) >= 4096]
     few = [share_of_copy(row) for row in results if row["rows"] <= 8]
-    fastest = [
-        min(row["peers"].values()) / row["ours_ms"] for row in results if row["peers"]
-    ]
-    passes = [
-        row["peers"]["five_pass"] / row["ours_ms"]
-        for row in results
-        if "five_pass" in row["peers"]
-    ]
+    fastest = [min(row["peers"].values()) / row["ours_ms"] for row in results if row["peers"]]
+    passes = [row["peers"]["five_pass"] / row["ours_ms"] for row in results if "five_pass" in row["peers"]]
     made = [
         claim(min(large), 0.9, "floor / ours, all sizes from 4096"),
         claim(min(few), 0.85, "of copy bandwidth, up to 8 rows"),
@@ -83,26 +68,19 @@ def claims(figures):
 
 def report(figures):
     """Print the table and what holds."""
-    print(
-        "\nms                     ours    floor   cublas    addmm  five pass | floor  fastest peer"
-    )
+    print("\nms                     ours    floor   cublas    addmm  five pass | floor  fastest peer")
     for row in figures["results"]:
         peers = row["peers"]
         cells = "".join(
-            f"{peers[name]:9.4f}" if name in peers else "        -"
-            for name in ("cublas", "addmm", "five_pass")
+            f"{peers[name]:9.4f}" if name in peers else "        -" for name in ("cublas", "addmm", "five_pass")
         )
         ratio = f"{min(peers.values()) / row['ours_ms']:6.2f}" if peers else "     -"
         share = row["floor_ms"] / row["ours_ms"]
-        print(
-            f"{row['name']:18}{row['ours_ms']:9.4f}{row['floor_ms']:9.4f}{cells}   | {share:4.0%} {ratio}"
-        )
+        print(f"{row['name']:18}{row['ours_ms']:9.4f}{row['floor_ms']:9.4f}{cells}   | {share:4.0%} {ratio}")
     print("\nwhat must hold")
     for one in figures["claims"]:
         word = "holds" if one["holds"] else "falls short"
-        print(
-            f"{word:11} {one['figure']:8.3g}  {one['must_be']:8} {one['bound']:<5g}  {one['what']}"
-        )
+        print(f"{word:11} {one['figure']:8.3g}  {one['must_be']:8} {one['bound']:<5g}  {one['what']}")
 
 
 def main():
@@ -110,21 +88,15 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench cuda", description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="write the figures there too")
     parser.add_argument("--bench", required=True, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--python", default=sys.executable, help="an interpreter that has PyTorch"
-    )
+    parser.add_argument("--python", default=sys.executable, help="an interpreter that has PyTorch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "figures.json"
-        status = subprocess.run(
-            [options.bench, "--json", str(path)], check=False
-        ).returncode
+        status = subprocess.run([options.bench, "--json", str(path)], check=False).returncode
         if status != 0:
             return 0 if status == SKIPPED else status
         figures = json.loads(path.read_text())
-    shapes = [
-        [row["rows"], row["inputs"], row["outputs"]] for row in figures["results"]
-    ]
+    shapes = [[row["rows"], row["inputs"], row["outputs"]] for row in figures["results"]]
     torch = torch_figures(options.python, shapes)
     for row in figures["results"]:
         row["peers"].update(torch.get(row["name"], {}))

@@ -12,6 +12,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 os.environ.setdefault("FISHERD_BINARY", str(ROOT / "build/release/server/fisherd"))
 
+# FISHERD_TORCH_DEVICE=cuda: where the PyTorch tests have their tensors.
+if device := os.environ.get("FISHERD_TORCH_DEVICE"):
+    import torch
+
+    torch.set_default_device(device)
+
 
 @pytest.fixture(scope="session")
 def server():

@@ -34,7 +34,7 @@ def covariance(model, loss, *batch):
 
     single = grad(one)
     grads = vmap(single, in_dims=(None, *[0] * len(batch)))(tuple(parameters), *batch)
-    return {name: g.detach().square().mean(0).numpy() for name, g in zip(names, grads, strict=True)}
+    return {name: g.detach().square().mean(0).cpu().numpy() for name, g in zip(names, grads, strict=True)}
 
 
 def assert_close(actual, expected, rtol=1e-5):
@@ -42,4 +42,4 @@ def assert_close(actual, expected, rtol=1e-5):
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         atol = 1e-7 * rtol * value.max()
-        np.testing.assert_allclose(actual[name].double().numpy(), value, rtol=rtol, atol=atol, err_msg=name)
+        np.testing.assert_allclose(actual[name].double().cpu().numpy(), value, rtol=rtol, atol=atol, err_msg=name)
