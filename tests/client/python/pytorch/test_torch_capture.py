@@ -16,7 +16,10 @@ from torch.nn import functional  # noqa: E402
 
 import fisherd.torch  # noqa: E402
 
-X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(3), device="cpu").to(torch.empty(0).device), torch.arange(16) % 4
+X, Y = (
+    torch.randn(16, 6, generator=torch.Generator().manual_seed(3), device="cpu").to(torch.empty(0).device),
+    torch.arange(16) % 4,
+)
 
 
 @pytest.fixture

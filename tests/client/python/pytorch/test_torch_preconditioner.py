@@ -14,7 +14,10 @@ from torch.nn import functional  # noqa: E402
 
 import fisherd.torch  # noqa: E402
 
-X, Y = torch.randn(32, 6, generator=torch.Generator().manual_seed(3), device="cpu").to(torch.empty(0).device), torch.arange(32) % 4
+X, Y = (
+    torch.randn(32, 6, generator=torch.Generator().manual_seed(3), device="cpu").to(torch.empty(0).device),
+    torch.arange(32) % 4,
+)
 
 
 @pytest.fixture
