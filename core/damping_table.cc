@@ -17,11 +17,13 @@ absl::Status NotFound(std::string_view name) {
 
 }  // namespace
 
-absl::Status DampingTable::Set(std::string_view name, double value) {
+absl::Status DampingTable::Check(std::string_view name, double value) {
   if (absl::Status status = CheckName("damping", name); !status.ok()) return status;
-  if (absl::Status status = CheckDampingValue(value); !status.ok()) {
-    return WithMetadata(std::move(status), "damping", name);
-  }
+  return WithMetadata(CheckDampingValue(value), "damping", name);
+}
+
+absl::Status DampingTable::Set(std::string_view name, double value) {
+  if (absl::Status status = Check(name, value); !status.ok()) return status;
   MutexLock lock(&mutex_);
   values_.insert_or_assign(std::string(name), value);
   return absl::OkStatus();

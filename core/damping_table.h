@@ -20,6 +20,7 @@ namespace fisherd::core {
 class DampingTable {
  public:
   // INVALID_ARGUMENT for a bad name or a λ that is not finite or negative.
+  static absl::Status Check(std::string_view name, double value);
   absl::Status Set(std::string_view name, double value);
   // NOT_FOUND (DAMPING_NOT_FOUND).
   absl::StatusOr<double> Get(std::string_view name) const;

@@ -43,6 +43,11 @@ inline constexpr std::string_view kBatchBudget = "BATCH_BUDGET";
 inline constexpr std::string_view kTooManyStreams = "TOO_MANY_STREAMS";
 inline constexpr std::string_view kReadStalled = "READ_STALLED";
 inline constexpr std::string_view kRegionUnknown = "REGION_UNKNOWN";
+inline constexpr std::string_view kDiskFull = "DISK_FULL";
+inline constexpr std::string_view kDiskFailed = "DISK_FAILED";
+inline constexpr std::string_view kStateDamaged = "STATE_DAMAGED";
+inline constexpr std::string_view kGenerationNotFound = "GENERATION_NOT_FOUND";
+inline constexpr std::string_view kNoDataDirectory = "NO_DATA_DIRECTORY";
 inline constexpr std::string_view kShuttingDown = "SHUTTING_DOWN";
 }  // namespace reason
 

@@ -49,6 +49,7 @@ absl::StatusOr<std::shared_ptr<Factor>> Factor::Create(std::string name, const F
 }
 
 absl::StatusOr<std::shared_ptr<Factor>> Factor::Restore(const FactorImage& image,
+                                                        const StateFill& fill,
                                                         const FactorEnvironment& environment) {
   auto made = Create(image.name, image.spec, image.version.incarnation, environment);
   if (!made.ok()) return made.status();
@@ -56,25 +57,45 @@ absl::StatusOr<std::shared_ptr<Factor>> Factor::Restore(const FactorImage& image
   factor.restored_ = true;
   MutexLock lock(&factor.mutex_);
   StateVersion& state = *factor.current_;
+  if (absl::Status status = fill(*factor.kind_, *environment.backend, *state.matrix);
+      !status.ok()) {
+    return status;
+  }
   state.version = image.version;
+  if (state.version.step == 0) state.version.epoch = environment.epoch;  // nobody has committed it
+  factor.AdoptLocked(image, state);
+  for (const SavedResult& result : image.results) {
+    ByteGrant reserve;
+    if (IsCached(result.op)) {
+      auto grant = environment.state_budget->TryTake(factor.kind_->state_shape().bytes());
+      if (!grant.has_value()) {
+        return StateBudgetExhausted(factor.kind_->state_shape(), *environment.state_budget);
+      }
+      reserve = *std::move(grant);
+    }
+    factor.results_.Add(result.op, result.policy, std::move(reserve))->cached = result.cached;
+  }
+  return made;
+}
+
+// All of an image but its version, its results and its elements.
+void Factor::AdoptLocked(const FactorImage& image, StateVersion& state) {
   state.total_weight = image.total_weight;
   state.bound = image.bound;
   state.label = image.label;
-  state.matrix->CopyFrom(*image.state);
-  factor.lanes_.resize(image.ledgers.size(), factor.lanes_[0]);
-  factor.active_towers_ = image.plan.At(std::numeric_limits<int64_t>::max());
-  factor.towers_.resize(
-      std::max<size_t>({factor.towers_.size(), image.ledgers.size(),
+  lanes_.resize(image.ledgers.size(), lanes_[0]);
+  active_towers_ = image.plan.At(std::numeric_limits<int64_t>::max());
+  towers_.resize(
+      std::max<size_t>({towers_.size(), image.ledgers.size(),
                         static_cast<size_t>(image.plan.MostFrom(image.ledgers[0].next()))}));
   for (size_t i = 0; i < image.ledgers.size(); ++i) {
-    Lane& lane = factor.lanes_[i];
+    Lane& lane = lanes_[i];
     lane.ledger = image.ledgers[i];
-    lane.gather = StepGather(factor.asynchronous() ? TowerPlan(1) : image.plan, image.spec.window,
-                             lane.ledger.next());
+    lane.gather =
+        StepGather(asynchronous() ? TowerPlan(1) : image.plan, spec_.window, lane.ledger.next());
     lane.durable = lane.ledger.next() - 1;
     state.steps_committed += lane.ledger.steps_committed();
   }
-  return made;
 }
 
 Factor::Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const Kind> kind,
@@ -227,6 +248,19 @@ absl::Status Factor::Reset(uint64_t incarnation) {
   if (fresh == nullptr) {
     return StateBudgetExhausted(kind_->state_shape(), *environment_.state_budget);
   }
+  return ReplaceState(incarnation, std::move(fresh), nullptr);
+}
+
+absl::Status Factor::Become(const FactorImage& image, std::unique_ptr<Matrix> state) {
+  auto fresh = std::make_shared<StateVersion>();
+  fresh->version = image.version;
+  fresh->matrix = std::move(state);
+  return ReplaceState(image.version.incarnation, std::move(fresh), &image);
+}
+
+// An incarnation ends and another begins: as the image says, or anew.
+absl::Status Factor::ReplaceState(uint64_t incarnation, std::shared_ptr<StateVersion> fresh,
+                                  const FactorImage* image) {
   Aftermath after;  // `fresh`, too, is freed after the lock
   {
     MutexLock lock(&mutex_);
@@ -234,6 +268,7 @@ absl::Status Factor::Reset(uint64_t incarnation) {
     if (incarnation < incarnation_) return absl::OkStatus();  // another reset has come after this
     incarnation_ = incarnation;
     ResetLocked(after);
+    if (image != nullptr) AdoptLocked(*image, *fresh);
     if (current_->pins > 0) older_pinned_.push_back(current_);
     current_.swap(fresh);
     WakeReads();

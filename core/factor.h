@@ -162,8 +162,12 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   static absl::StatusOr<std::shared_ptr<Factor>> Create(std::string name, const FactorSpec& spec,
                                                         uint64_t incarnation,
                                                         const FactorEnvironment& environment);
+  // Writes every element of a state; what it cannot is an error.
+  using StateFill = std::function<absl::Status(const Kind& kind, Backend& backend, Matrix& state)>;
   // As it was when the image was taken, under a new epoch, with everybody's batches to come again.
+  // Errors as Create's, and those of `fill`.
   static absl::StatusOr<std::shared_ptr<Factor>> Restore(const FactorImage& image,
+                                                         const StateFill& fill,
                                                          const FactorEnvironment& environment);
 
   const std::string& name() const { return name_; }
@@ -226,10 +230,27 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   // their number.
   void UpdateInverses(std::function<void(absl::StatusOr<int>)> callback);
 
+  // --- Durability (SPEC §5) ---
+
+  // What the factor is, without its state and the ledgers.
+  FactorImage Life() const;
+  // The factor as it stands, whose version stays pinned as long as the image's state is held.
+  // UNAVAILABLE while a step overwrites it; RESOURCE_EXHAUSTED (STATE_BUDGET) if there is no room
+  // for one more pinned version; FAILED_PRECONDITION if it is deleted.
+  absl::StatusOr<FactorImage> TryImage();
+  // The same, once no step overwrites it: calls back from a pool thread.
+  using ImageCallback = std::function<void(absl::StatusOr<FactorImage>)>;
+  void StartImage(ImageCallback callback);
+  // All that the image holds of its incarnation is on disk.
+  void SetDurable(const FactorImage& image);
+
   // --- Life ---
 
   // Back to the initial covariance and step 1. Batches and waiting reads get OLD_INCARNATION.
   absl::Status Reset(uint64_t incarnation);
+  // As Reset, but to what the image says, of this factor's specification, with `state` as the
+  // state; registrations stay.
+  absl::Status Become(const FactorImage& image, std::unique_ptr<Matrix> state);
   // No name leads here any more. As Reset for who waits; later calls are NOT_FOUND.
   void Retire();
 
@@ -291,7 +312,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
     std::shared_ptr<const CachedResult> cached;  // or a cached result,
     std::shared_ptr<Registration> to_compute;    // or one to be computed from `pin`; marked so
   };
-  // A step that ends.
+  // A step that ends. Its batches, once it is to be computed, change no more.
   struct Ending {
     size_t lane = 0;
     int64_t step = 0;
@@ -308,6 +329,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
         to;            // `from` itself if nobody holds it; null if there is no memory
     double bound = 0;  // of the result; not finite if it may overflow
     double total_weight = 0;
+    Version version;
   };
   class Room;
 
@@ -329,6 +351,10 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   // The steps from `from` on in which a lane's tower did not count, ascending.
   std::vector<StepRun> MissedBy(const Lane& lane, int index, int64_t from) const;
   void ResetLocked(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReplaceState(uint64_t incarnation, std::shared_ptr<StateVersion> fresh,
+                            const FactorImage* image);
+  void AdoptLocked(const FactorImage& image, StateVersion& state)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // factor_update.cc: batches in, steps out.
   bool asynchronous() const { return spec_.update_mode == UpdateMode::kAsynchronous; }
@@ -360,14 +386,29 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   void Look(size_t lane, SmallCommit* commit = nullptr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsSmall(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   StepGather::Verdict VerdictOf(const Lane& lane) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One step at a time goes through these, in this order; where the disk has to say something, the
+  // next is called when it has.
   void RunCommit();
-  std::optional<Ending> TakeStep();
-  void PrepareCommit(Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<Ending> TakeStep();
+  void RecordOutcome(const std::shared_ptr<Ending>& ending,
+                     void (Factor::*next)(const std::shared_ptr<Ending>&));
+  void ComputeStep(const std::shared_ptr<Ending>& ending);
+  void LogStep(const std::shared_ptr<Ending>& ending);
+  void EndStep(const std::shared_ptr<Ending>& ending);
+  void TakeNextStep();
+  bool PrepareCommit(Ending& ending);
   double Compute(const Ending& ending) const;
-  bool Publish(Ending& ending, double bound, Aftermath& after);
+  bool Publish(const Ending& ending, Aftermath& after);
   void TellEnded(const Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Store(const Ending& ending);
-  FactorImage ImageLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What `done` calls of a store that has said yes: `next`, on the pool.
+  FactorStore::Done Then(const std::shared_ptr<Ending>& ending,
+                         void (Factor::*next)(const std::shared_ptr<Ending>&));
+  bool logs_steps() const {
+    return environment_.store != nullptr && spec_.durability == DurabilityLevel::kSync;
+  }
+  FactorImage LifeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<FactorImage> ImageLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunImages();
   void UpdateClock(Lane& lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ArmTimer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnTimer();
@@ -416,6 +457,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   ByteGrant pin_reserve_
       ABSL_GUARDED_BY(mutex_);  // for one pinned version, lent to it while pinned
   RegisteredResults results_ ABSL_GUARDED_BY(mutex_);
+  std::vector<ImageCallback> images_ ABSL_GUARDED_BY(mutex_);  // that wait for a step to end
   std::map<uint64_t, PendingRead> reads_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_read_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -34,7 +34,7 @@ void Factor::Look(size_t lane, SmallCommit* commit) {
 
 // Nothing but a product that is done sooner than another thread has woken up.
 bool Factor::IsSmall(const Lane& lane) const {
-  if (environment_.store != nullptr || !results_.all().empty()) return false;
+  if (logs_steps() || !results_.all().empty()) return false;
   const auto batches = lane.batches.find(lane.gather.next());
   if (batches == lane.batches.end()) return false;
   int64_t rows = 1;
@@ -44,34 +44,14 @@ bool Factor::IsSmall(const Lane& lane) const {
 
 // One step per task, so that a factor far ahead does not keep others waiting.
 void Factor::RunCommit() {
-  if (std::optional<Ending> ending = TakeStep(); ending.has_value()) {
-    for (const auto& other : ending->others) other->Drop();
-    const double bound = Compute(*ending);
-    // Before anyone hears of the step: who does may send at once, and needs the room.
-    ending->batches.clear();
-    if (!std::isfinite(bound)) ending->outcome = StepOutcome::kFailed;
-    if (ending->outcome == StepOutcome::kFailed) ending->counted.clear();
-    if (ending->outcome != StepOutcome::kWhole && environment_.store != nullptr) {
-      environment_.store->RecordOutcome(
-          name_, ending->incarnation, static_cast<int>(ending->lane),
-          {ending->step, ending->step, ending->outcome, ending->counted});
-    }
-    Aftermath after;
-    const bool published = Publish(*ending, bound, after);
-    if (published && environment_.store != nullptr) Store(*ending);
-    const bool committed = published && ending->outcome != StepOutcome::kFailed;
-    ending.reset();
-    Settle(std::move(after));
-    if (committed) RefreshDueResults();
-  }
-  MutexLock lock(&mutex_);
-  commit_scheduled_ = false;
-  if (to_look_at_.empty()) return;
-  commit_scheduled_ = true;
-  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
+  const std::shared_ptr<Ending> ending = TakeStep();
+  if (ending == nullptr) return TakeNextStep();
+  for (const auto& other : std::exchange(ending->others, {})) other->Drop();
+  if (ending->outcome != StepOutcome::kWhole) return RecordOutcome(ending, &Factor::ComputeStep);
+  ComputeStep(ending);
 }
 
-std::optional<Factor::Ending> Factor::TakeStep() {
+std::shared_ptr<Factor::Ending> Factor::TakeStep() {
   MutexLock lock(&mutex_);
   while (!to_look_at_.empty()) {
     const size_t index = to_look_at_.front();
@@ -79,33 +59,66 @@ std::optional<Factor::Ending> Factor::TakeStep() {
     Lane& lane = lanes_[index];
     const auto verdict = VerdictOf(lane);
     if (verdict == StepGather::Verdict::kWait) continue;  // dropped since
-    Ending ending{.lane = index, .step = lane.gather.next(), .incarnation = incarnation_};
+    const auto ending = std::make_shared<Ending>();
+    ending->lane = index;
+    ending->step = lane.gather.next();
+    ending->incarnation = incarnation_;
     if (verdict != StepGather::Verdict::kFailed) {
-      const StepRun* recorded = lane.ledger.Find(ending.step);
-      const bool again = recorded != nullptr && lane.expired != ending.step &&
+      const StepRun* recorded = lane.ledger.Find(ending->step);
+      const bool again = recorded != nullptr && lane.expired != ending->step &&
                          verdict == StepGather::Verdict::kPartial;
-      ending.counted = again ? recorded->counted : lane.gather.WholeTowers();
-      ending.outcome =
+      ending->counted = again ? recorded->counted : lane.gather.WholeTowers();
+      ending->outcome =
           verdict == StepGather::Verdict::kWhole ? StepOutcome::kWhole : StepOutcome::kPartial;
     }
-    if (const auto it = lane.batches.find(ending.step); it != lane.batches.end()) {
-      for (const int tower : ending.counted) {
-        if (ending.batches.empty()) ending.label = it->second[tower]->label();
-        ending.batches.push_back(std::exchange(it->second[tower], nullptr)->Release());
+    if (const auto it = lane.batches.find(ending->step); it != lane.batches.end()) {
+      for (const int tower : ending->counted) {
+        if (ending->batches.empty()) ending->label = it->second[tower]->label();
+        ending->batches.push_back(std::exchange(it->second[tower], nullptr)->Release());
       }
       for (auto& other : it->second) {
-        if (other != nullptr) ending.others.push_back(std::move(other));
+        if (other != nullptr) ending->others.push_back(std::move(other));
       }
       lane.batches.erase(it);
     }
     lane.gather.BeginEnd();
-    if (ending.outcome != StepOutcome::kFailed) PrepareCommit(ending);
     return ending;
   }
-  return std::nullopt;
+  return nullptr;
 }
 
-void Factor::PrepareCommit(Ending& ending) {
+FactorStore::Done Factor::Then(const std::shared_ptr<Ending>& ending,
+                               void (Factor::*next)(const std::shared_ptr<Ending>&)) {
+  return [self = shared_from_this(), ending, next](const absl::Status& status) {
+    // A step that cannot be recorded never ends: what is served is what was before it.
+    if (!status.ok()) return;
+    self->environment_.pool->Schedule([self, ending, next] { (self.get()->*next)(ending); });
+  };
+}
+
+// A step that was not whole.
+void Factor::RecordOutcome(const std::shared_ptr<Ending>& ending,
+                           void (Factor::*next)(const std::shared_ptr<Ending>&)) {
+  if (environment_.store == nullptr) return (this->*next)(ending);
+  environment_.store->RecordOutcome(name_, ending->incarnation, static_cast<int>(ending->lane),
+                                    {ending->step, ending->step, ending->outcome, ending->counted},
+                                    Then(ending, next));
+}
+
+void Factor::ComputeStep(const std::shared_ptr<Ending>& ending) {
+  if (ending->outcome == StepOutcome::kFailed) return LogStep(ending);
+  if (!PrepareCommit(*ending)) return EndStep(ending);
+  ending->bound = Compute(*ending);
+  if (std::isfinite(ending->bound)) return LogStep(ending);
+  ending->outcome = StepOutcome::kFailed;
+  ending->counted.clear();
+  RecordOutcome(ending, &Factor::LogStep);
+}
+
+// Chooses where the new state is written: false if the incarnation has ended meanwhile.
+bool Factor::PrepareCommit(Ending& ending) {
+  MutexLock lock(&mutex_);
+  if (retired_ || ending.incarnation != incarnation_) return false;
   ending.parameters = lanes_[ending.lane].gather.parameters();
   std::vector<const Batch*> batches;
   for (const auto& batch : ending.batches) batches.push_back(batch.get());
@@ -114,16 +127,20 @@ void Factor::PrepareCommit(Ending& ending) {
   // The margin covers the rounding of every step so far.
   ending.bound = (decay * current_->bound + weight * kind_->BoundOf(batches)) * (1 + 1e-6);
   if (!(ending.bound <= MaxOf(spec_.dtype))) ending.bound = std::numeric_limits<double>::infinity();
+  ending.version = {.incarnation = incarnation_,
+                    .epoch = environment_.epoch,
+                    .step = asynchronous() ? current_->version.step + 1 : ending.step};
   ending.from = current_;
-  if (current_->pins == 0 && std::isfinite(ending.bound)) {
+  // What a log may still refuse is written beside: until then the state before is served.
+  if (current_->pins == 0 && std::isfinite(ending.bound) && !logs_steps()) {
     in_place_ = true;
     ending.to = current_;
-    return;
+    return true;
   }
   ending.to = std::make_shared<StateVersion>();
-  ending.to->version.incarnation = incarnation_;
   ending.to->matrix = Matrix::New(kind_->state_shape());
   if (ending.to->matrix == nullptr) ending.to = nullptr;
+  return true;
 }
 
 // Returns a bound of the new state's elements; not finite if the step has failed.
@@ -139,8 +156,53 @@ double Factor::Compute(const Ending& ending) const {
   return find_largest ? largest : ending.bound;
 }
 
+void Factor::LogStep(const std::shared_ptr<Ending>& ending) {
+  if (!logs_steps()) return EndStep(ending);
+  StepRecord record = {.factor = name_,
+                       .incarnation = ending->incarnation,
+                       .ledger = static_cast<int>(ending->lane),
+                       .run = {ending->step, ending->step, ending->outcome, ending->counted},
+                       .version = ending->version,
+                       .total_weight = ending->total_weight,
+                       .bound = ending->bound,
+                       .label = ending->label,
+                       .parameters = ending->parameters,
+                       .batches = ending->batches};
+  if (ending->outcome != StepOutcome::kFailed) record.state = ending->to->matrix.get();
+  {
+    MutexLock lock(&mutex_);
+    for (const Lane& lane : lanes_) record.ended += lane.ledger.next() - 1;
+  }
+  ++record.ended;
+  environment_.store->LogStep(record, Then(ending, &Factor::EndStep));
+}
+
+void Factor::EndStep(const std::shared_ptr<Ending>& ending) {
+  // Before anyone hears of the step: who does may send at once, and needs the room.
+  ending->batches.clear();
+  Aftermath after;
+  const bool published = Publish(*ending, after);
+  if (published && environment_.store != nullptr) {
+    environment_.store->StepEnded(shared_from_this());
+  }
+  const bool committed = published && ending->outcome != StepOutcome::kFailed;
+  ending->from = nullptr;
+  ending->to = nullptr;
+  Settle(std::move(after));
+  if (committed) RefreshDueResults();
+  TakeNextStep();
+}
+
+void Factor::TakeNextStep() {
+  MutexLock lock(&mutex_);
+  commit_scheduled_ = false;
+  if (to_look_at_.empty()) return;
+  commit_scheduled_ = true;
+  environment_.pool->Schedule([self = shared_from_this()] { self->RunCommit(); });
+}
+
 // Ends the step, unless its incarnation has ended before.
-bool Factor::Publish(Ending& ending, double bound, Aftermath& after) {
+bool Factor::Publish(const Ending& ending, Aftermath& after) {
   MutexLock lock(&mutex_);
   if (retired_ || ending.incarnation != incarnation_) return false;
   in_place_ = false;
@@ -148,15 +210,14 @@ bool Factor::Publish(Ending& ending, double bound, Aftermath& after) {
   Room room(*this);
   lane.gather.EndStep(room);
   lane.ledger.Record(ending.outcome, ending.counted);
-  if (environment_.store == nullptr) lane.durable = ending.step;
+  if (environment_.store == nullptr || logs_steps()) lane.durable = ending.step;
   if (ending.outcome != StepOutcome::kFailed) {
-    const int64_t step = asynchronous() ? current_->version.step + 1 : ending.step;
     const int64_t committed = current_->steps_committed + 1;
     StateVersion& state = *ending.to;
-    state.version = {.incarnation = incarnation_, .epoch = environment_.epoch, .step = step};
+    state.version = ending.version;
     state.steps_committed = committed;
     state.total_weight = ending.total_weight;
-    state.bound = bound;
+    state.bound = ending.bound;
     state.label = ending.label;
     if (current_ != ending.to && current_->pins > 0) older_pinned_.push_back(current_);
     current_ = ending.to;
@@ -179,34 +240,6 @@ void Factor::TellEnded(const Ending& ending) {
   event.label = ending.label;
   event.tower = FirstTower(ending.lane);
   environment_.watchers->Publish(event);
-}
-
-// Within the commit's task: the current version stays as it is without a pin.
-void Factor::Store(const Ending& ending) {
-  FactorImage image;
-  {
-    MutexLock lock(&mutex_);
-    image = ImageLocked();
-  }
-  const bool durable = environment_.store->StepEnded(image);
-  MutexLock lock(&mutex_);
-  if (!durable || retired_ || ending.incarnation != incarnation_) return;
-  for (size_t i = 0; i < image.ledgers.size(); ++i) lanes_[i].durable = image.ledgers[i].next() - 1;
-  environment_.watchers->Publish(EventLocked(FactorEventKind::kDurable));
-}
-
-FactorImage Factor::ImageLocked() const {
-  FactorImage image{.name = name_,
-                    .spec = spec_,
-                    .version = current_->version,
-                    .total_weight = current_->total_weight,
-                    .bound = current_->bound,
-                    .label = current_->label,
-                    .plan = asynchronous() ? TowerPlan(active_towers_) : lanes_[0].gather.plan(),
-                    .ledgers = {},
-                    .state = current_->matrix.get()};
-  for (const Lane& lane : lanes_) image.ledgers.push_back(lane.ledger);
-  return image;
 }
 
 // ---- The gather clock

@@ -61,8 +61,11 @@ void Factor::CancelRead(uint64_t id) {
   }
 }
 
-// Schedules the waiting reads that may now be served; those that cannot be wait on.
+// Schedules the waiting reads that may now be served; those that cannot be wait on. Images too.
 void Factor::WakeReads() {
+  if (!images_.empty()) {
+    environment_.pool->Schedule([self = shared_from_this()] { self->RunImages(); });
+  }
   for (auto& [id, read] : reads_) {
     const auto& min = read.request.min_version;
     const bool too_early =

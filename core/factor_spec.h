@@ -16,6 +16,8 @@ enum class TowerWeighting { kTowerMean, kExampleWeighted };
 enum class InitialCovariance { kZeros, kOnes };
 enum class UpdateMode { kSynchronous, kAsynchronous };
 enum class GatherPolicy { kFail, kPartial };
+// What `durable` promises (SPEC §5); kUnset: what the registry says.
+enum class DurabilityLevel { kUnset, kMemory, kSnapshot, kSync };
 
 // Sizes of a fully-connected layer, for kinds/fully_connected_diagonal.
 struct FullyConnectedDiagonalSpec {
@@ -42,6 +44,7 @@ struct FactorSpec {
   GatherPolicy gather_policy = GatherPolicy::kFail;
   absl::Duration gather_timeout = absl::ZeroDuration();  // 0: the registry's
   int window = 0;                                        // open steps, to kMaxWindow; 0 likewise
+  DurabilityLevel durability = DurabilityLevel::kUnset;
 
   bool operator==(const FactorSpec&) const = default;
 };

@@ -233,6 +233,9 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
                                                    const ProgressListener* stream,
                                                    Aftermath& after) {
   if (absl::Status status = CheckHeader(header, stream); !status.ok()) return status;
+  if (logs_steps()) {
+    if (absl::Status status = environment_.store->CheckWritable(); !status.ok()) return status;
+  }
   Lane& lane = LaneOf(header.tower);
   const size_t lane_index = &lane - lanes_.data();
   const int index = IndexOf(header.tower);

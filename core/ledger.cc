@@ -10,26 +10,37 @@ bool StepRun::Counted(int tower) const {
 }
 
 void Ledger::Record(StepOutcome outcome, std::vector<int> counted) {
-  const int64_t step = next_++;
-  steps_failed_ += outcome == StepOutcome::kFailed;
-  steps_partial_ += outcome == StepOutcome::kPartial;
+  const int64_t step = content_.next++;
+  content_.steps_failed += outcome == StepOutcome::kFailed;
+  content_.steps_partial += outcome == StepOutcome::kPartial;
   StepRun run{step, step, outcome, std::move(counted)};
   if (const StepRun* before = Find(step); before != nullptr) {
     if (before->outcome == outcome && before->counted == run.counted) return;
-    ++steps_lost_;
-    // The step leaves its run, which is thereby cut in up to two.
-    const StepRun cut = *before;
-    std::erase(runs_, cut);
-    if (cut.first < step) Add({cut.first, step - 1, cut.outcome, cut.counted});
-    if (cut.last > step) Add({step + 1, cut.last, cut.outcome, cut.counted});
+    ++content_.steps_lost;
+    Forget(step);
   }
   if (outcome != StepOutcome::kWhole) Add(std::move(run));
 }
 
+// The step leaves its run, which is thereby cut in up to two.
+void Ledger::Forget(int64_t step) {
+  const StepRun* const run = Find(step);
+  if (run == nullptr) return;
+  const StepRun cut = *run;
+  std::erase(content_.runs, cut);
+  if (cut.first < step) Add({cut.first, step - 1, cut.outcome, cut.counted});
+  if (cut.last > step) Add({step + 1, cut.last, cut.outcome, cut.counted});
+}
+
+void Ledger::Remember(const StepRun& run) {
+  for (int64_t step = run.first; step <= run.last; ++step) Forget(step);
+  if (run.outcome != StepOutcome::kWhole) Add(run);
+}
+
 void Ledger::Add(StepRun run) {
-  const auto after = std::lower_bound(runs_.begin(), runs_.end(), run.first,
+  const auto after = std::lower_bound(content_.runs.begin(), content_.runs.end(), run.first,
                                       [](const StepRun& r, int64_t s) { return r.last < s; });
-  if (after != runs_.begin()) {
+  if (after != content_.runs.begin()) {
     StepRun& before = *std::prev(after);
     if (before.last == run.first - 1 && before.outcome == run.outcome &&
         before.counted == run.counted) {
@@ -37,17 +48,17 @@ void Ledger::Add(StepRun run) {
       return;
     }
   }
-  runs_.insert(after, std::move(run));
-  if (runs_.size() > max_runs_) {
-    floor_ = runs_.front().last + 1;
-    runs_.pop_front();
+  content_.runs.insert(after, std::move(run));
+  if (content_.runs.size() > max_runs_) {
+    content_.floor = content_.runs.front().last + 1;
+    content_.runs.pop_front();
   }
 }
 
 const StepRun* Ledger::Find(int64_t step) const {
-  const auto run = std::lower_bound(runs_.begin(), runs_.end(), step,
+  const auto run = std::lower_bound(content_.runs.begin(), content_.runs.end(), step,
                                     [](const StepRun& r, int64_t s) { return r.last < s; });
-  return run != runs_.end() && run->first <= step ? &*run : nullptr;
+  return run != content_.runs.end() && run->first <= step ? &*run : nullptr;
 }
 
 bool Ledger::Counted(int64_t step, int tower) const {
@@ -57,7 +68,7 @@ bool Ledger::Counted(int64_t step, int tower) const {
 
 std::vector<StepRun> Ledger::Missed(int64_t from, int tower) const {
   std::vector<StepRun> result;
-  for (const StepRun& run : runs_) {
+  for (const StepRun& run : content_.runs) {
     if (run.last < from || run.Counted(tower)) continue;
     result.push_back({std::max(run.first, from), run.last, run.outcome});
   }
@@ -65,12 +76,13 @@ std::vector<StepRun> Ledger::Missed(int64_t from, int tower) const {
 }
 
 void Ledger::RollBack(int64_t next) {
-  for (const StepRun& run : runs_) {
-    const int64_t undone = std::min(run.last, next_ - 1) - std::max(run.first, next) + 1;
+  for (const StepRun& run : content_.runs) {
+    const int64_t undone = std::min(run.last, content_.next - 1) - std::max(run.first, next) + 1;
     if (undone <= 0) continue;
-    (run.outcome == StepOutcome::kFailed ? steps_failed_ : steps_partial_) -= undone;
+    (run.outcome == StepOutcome::kFailed ? content_.steps_failed : content_.steps_partial) -=
+        undone;
   }
-  next_ = next;
+  content_.next = next;
 }
 
 }  // namespace fisherd::core

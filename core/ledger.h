@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "core/commit_record.h"
@@ -28,19 +29,33 @@ struct StepRun {
 // are too many the oldest go and `floor` rises.
 class Ledger {
  public:
+  // All that a ledger is, to be saved and brought back.
+  struct Content {
+    int64_t next = 1;
+    int64_t floor = 1;
+    int64_t steps_failed = 0;
+    int64_t steps_partial = 0;
+    int64_t steps_lost = 0;
+    std::deque<StepRun> runs = {};  // ascending
+    bool operator==(const Content&) const = default;
+  };
+
   // Remembers up to `max_runs` (≥ 1) runs.
-  explicit Ledger(size_t max_runs = 4096) : max_runs_(max_runs) {}
+  explicit Ledger(size_t max_runs = kMaxRuns) : max_runs_(max_runs) {}
+  explicit Ledger(Content content) : content_(std::move(content)) {}
+
+  const Content& content() const { return content_; }
 
   // The lowest step that has not ended.
-  int64_t next() const { return next_; }
+  int64_t next() const { return content_.next; }
   // Steps in the state; PARTIAL ones among them.
-  int64_t steps_committed() const { return next_ - 1 - steps_failed_; }
-  int64_t steps_failed() const { return steps_failed_; }
-  int64_t steps_partial() const { return steps_partial_; }
+  int64_t steps_committed() const { return content_.next - 1 - content_.steps_failed; }
+  int64_t steps_failed() const { return content_.steps_failed; }
+  int64_t steps_partial() const { return content_.steps_partial; }
   // Steps that a recorded outcome said to be something, and that ended as something less.
-  int64_t steps_lost() const { return steps_lost_; }
+  int64_t steps_lost() const { return content_.steps_lost; }
   // Outcomes of steps below it are forgotten.
-  int64_t floor() const { return floor_; }
+  int64_t floor() const { return content_.floor; }
 
   // Ends step next(). `counted` is for kPartial.
   void Record(StepOutcome outcome, std::vector<int> counted = {});
@@ -59,16 +74,17 @@ class Ledger {
   // that were not whole stays true: those keep their runs.
   void RollBack(int64_t next);
 
- private:
-  void Add(StepRun run);
+  // After a restart: of steps from next() on, an outcome that was recorded before it.
+  void Remember(const StepRun& run);
 
-  size_t max_runs_;
-  int64_t next_ = 1;
-  int64_t floor_ = 1;
-  int64_t steps_failed_ = 0;
-  int64_t steps_partial_ = 0;
-  int64_t steps_lost_ = 0;
-  std::deque<StepRun> runs_;  // ascending
+ private:
+  static constexpr size_t kMaxRuns = 4096;
+
+  void Add(StepRun run);
+  void Forget(int64_t step);
+
+  size_t max_runs_ = kMaxRuns;
+  Content content_;
 };
 
 }  // namespace fisherd::core

@@ -42,6 +42,13 @@ struct Registration {
   bool computing = false;  // readers wait for the result instead of computing it too
 };
 
+// A registration as it is saved and brought back.
+struct SavedResult {
+  OperatorSpec op;
+  RefreshPolicy policy;
+  std::shared_ptr<const CachedResult> cached;  // null: not computed
+};
+
 // The registrations of one factor, guarded by its lock. Matpower 1 is registered like the others
 // but never cached.
 class RegisteredResults {

@@ -320,7 +320,7 @@ int64_t StepGather::SetTowers(int towers, bool now, StepRoom& room, std::vector<
   const int64_t from = now ? next_ + committing_ : open_through() + 1;
   while (open_through() >= from) CloseYoungest(room, holds);
   plan_.Set(from, towers);
-  if (plan_.changes() > kMaxChanges) plan_.Forget(next_);
+  if (plan_.changes().size() > kMaxChanges) plan_.Forget(next_);
   towers_.resize(std::max<size_t>(towers_.size(), towers));
   return from;
 }

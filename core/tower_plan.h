@@ -14,7 +14,15 @@ namespace fisherd::core {
 // A number from step 1 on, and what SetTowers has made of it since. A value; not thread-safe.
 class TowerPlan {
  public:
+  struct Change {
+    int64_t from = 1;
+    int towers = 1;
+    bool operator==(const Change&) const = default;
+  };
+
   explicit TowerPlan(int towers) : changes_{{1, towers}} {}
+  // As changes() once said; at least one.
+  explicit TowerPlan(std::deque<Change> changes) : changes_(std::move(changes)) {}
 
   int At(int64_t step) const;
   // The most of any step from `step` on.
@@ -25,19 +33,15 @@ class TowerPlan {
   void Set(int64_t step, int towers);
   // The runs (first, last) of steps from `from` to `to` that the tower is not of, ascending.
   std::vector<std::pair<int64_t, int64_t>> StepsWithout(int tower, int64_t from, int64_t to) const;
-  size_t changes() const { return changes_.size(); }
+  // Ascending; at least one.
+  const std::deque<Change>& changes() const { return changes_; }
   // Steps below are not asked for any more.
   void Forget(int64_t below);
 
   bool operator==(const TowerPlan&) const = default;
 
  private:
-  struct Change {
-    int64_t from = 1;
-    int towers = 1;
-    bool operator==(const Change&) const = default;
-  };
-  std::deque<Change> changes_;  // ascending; at least one
+  std::deque<Change> changes_;
 };
 
 }  // namespace fisherd::core

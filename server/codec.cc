@@ -72,6 +72,21 @@ absl::StatusOr<core::GatherPolicy> FromProto(v1::GatherPolicy policy, std::strin
   }
 }
 
+absl::StatusOr<core::DurabilityLevel> FromProto(v1::DurabilityLevel level, std::string_view field) {
+  switch (level) {
+    case v1::DURABILITY_LEVEL_UNSPECIFIED:
+      return core::DurabilityLevel::kUnset;
+    case v1::DURABILITY_LEVEL_MEMORY:
+      return core::DurabilityLevel::kMemory;
+    case v1::DURABILITY_LEVEL_SNAPSHOT:
+      return core::DurabilityLevel::kSnapshot;
+    case v1::DURABILITY_LEVEL_SYNC:
+      return core::DurabilityLevel::kSync;
+    default:
+      return BadField(field, absl::StrCat(level), "MEMORY (1), SNAPSHOT (2) or SYNC (3)");
+  }
+}
+
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration,
                                          std::string_view field) {
   const absl::Duration result =
@@ -212,6 +227,9 @@ absl::StatusOr<core::FactorSpec> FromProto(const v1::FactorSpec& spec, std::stri
     result.gather_timeout = *timeout;
   }
   result.window = spec.window();
+  const auto durability = FromProto(spec.durability(), Path(field, "durability"));
+  if (!durability.ok()) return durability.status();
+  result.durability = *durability;
   return result;
 }
 
@@ -380,6 +398,20 @@ v1::Version ToProto(const core::Version& version) {
   return message;
 }
 
+v1::DurabilityLevel ToProto(core::DurabilityLevel level) {
+  switch (level) {
+    case core::DurabilityLevel::kUnset:
+      break;
+    case core::DurabilityLevel::kMemory:
+      return v1::DURABILITY_LEVEL_MEMORY;
+    case core::DurabilityLevel::kSnapshot:
+      return v1::DURABILITY_LEVEL_SNAPSHOT;
+    case core::DurabilityLevel::kSync:
+      return v1::DURABILITY_LEVEL_SYNC;
+  }
+  return v1::DURABILITY_LEVEL_UNSPECIFIED;
+}
+
 v1::FactorSpec ToProto(const core::FactorSpec& spec) {
   v1::FactorSpec message;
   if (const auto* kind = std::get_if<core::FullyConnectedDiagonalSpec>(&spec.kind)) {
@@ -409,6 +441,7 @@ v1::FactorSpec ToProto(const core::FactorSpec& spec) {
     *message.mutable_gather_timeout() = ToProto(spec.gather_timeout);
   }
   message.set_window(spec.window);
+  message.set_durability(ToProto(spec.durability));
   return message;
 }
 

@@ -98,16 +98,14 @@ absl::Status FactorCalls::ResetFactor(const v1::ResetFactorRequest& request,
 
 absl::Status FactorCalls::SetTowers(const v1::SetTowersRequest& request,
                                     v1::SetTowersResponse& response) {
-  const auto factor = registry_.Find(request.name());
-  if (!factor.ok()) return factor.status();
-  const auto from = (*factor)->SetTowers(request.towers(), request.now());
+  const auto from = registry_.SetTowers(request.name(), request.towers(), request.now());
   if (!from.ok()) return NameFactor(from.status(), request.name());
   response.set_from_step(*from);
   return absl::OkStatus();
 }
 
 absl::Status FactorCalls::SetDamping(const v1::SetDampingRequest& request) {
-  return registry_.dampings().Set(request.name(), request.value());
+  return registry_.SetDamping(request.name(), request.value());
 }
 
 absl::Status FactorCalls::ListDampings(const v1::ListDampingsRequest& request,
@@ -129,29 +127,27 @@ absl::Status FactorCalls::ListDampings(const v1::ListDampingsRequest& request,
 }
 
 absl::Status FactorCalls::DeleteDamping(const v1::DeleteDampingRequest& request) {
-  return registry_.dampings().Delete(request.name());
+  return registry_.DeleteDamping(request.name());
 }
 
 absl::Status FactorCalls::Register(const v1::RegisterRequest& request,
                                    v1::RegisterResponse& response) {
-  const auto factor = registry_.Find(request.factor());
-  if (!factor.ok()) return factor.status();
+  if (auto factor = registry_.Find(request.factor()); !factor.ok()) return factor.status();
   const auto op = FromProto(request.operator_(), "operator");
   if (!op.ok()) return NameFactor(op.status(), request.factor());
   const auto policy = FromProto(request.policy(), "policy");
   if (!policy.ok()) return NameFactor(policy.status(), request.factor());
-  const auto registration = (*factor)->Register(*op, *policy);
+  const auto registration = registry_.Register(request.factor(), *op, *policy);
   if (!registration.ok()) return NameFactor(registration.status(), request.factor());
   *response.mutable_registration() = ToProto(*registration);
   return absl::OkStatus();
 }
 
 absl::Status FactorCalls::Unregister(const v1::UnregisterRequest& request) {
-  const auto factor = registry_.Find(request.factor());
-  if (!factor.ok()) return factor.status();
+  if (auto factor = registry_.Find(request.factor()); !factor.ok()) return factor.status();
   const auto op = FromProto(request.operator_(), "operator");
   if (!op.ok()) return NameFactor(op.status(), request.factor());
-  return NameFactor((*factor)->Unregister(*op), request.factor());
+  return NameFactor(registry_.Unregister(request.factor(), *op), request.factor());
 }
 
 void FactorCalls::UpdateInverses(const v1::UpdateInversesRequest& request,

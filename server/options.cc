@@ -146,6 +146,11 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) {
        return SetDuration(v, absl::Milliseconds(1), c.options.gather_timeout);
      }},
+    {"recovery-timeout", "DURATION",
+     "after a restart, how long a step waits for towers that have not come back (10m)",
+     [](CommandLine& c, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), c.options.recovery_timeout);
+     }},
     {"max-streams", "N", "most update streams, and UpdateOnce calls, at once (256)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1000000, c.options.max_streams);

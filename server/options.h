@@ -27,6 +27,7 @@ struct Options {
   int compute_threads = 1;          // 1 to 1024
   int window = 4;                   // open steps per factor, 1 to 1024, unless it says so
   absl::Duration gather_timeout = absl::Minutes(10);
+  absl::Duration recovery_timeout = absl::Minutes(10);  // in its place after a restart
   int max_streams = 256;  // update streams, and UpdateOnce calls, at once; at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);

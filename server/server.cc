@@ -53,7 +53,7 @@ core::RegistryOptions RegistryOptionsOf(const Options& options, const Durability
           .gather_timeout = options.gather_timeout,
           .timers = timers,
           .store = durability.store,
-          .recovery_timeout = durability.recovery_timeout,
+          .recovery_timeout = options.recovery_timeout,
           .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
           .first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now))};
 }
@@ -110,8 +110,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
     door = *std::move(opened);
   }
   std::unique_ptr<Server> server(new Server(options, durability, std::move(door)));
-  for (const core::FactorImage& image : durability.images) {
-    if (absl::Status status = server->registry_.Restore(image); !status.ok()) return status;
+  if (durability.restore != nullptr) {
+    if (absl::Status status = durability.restore(server->registry_); !status.ok()) return status;
   }
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
   return server;

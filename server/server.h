@@ -3,8 +3,8 @@
 #ifndef FISHERD_SERVER_SERVER_H_
 #define FISHERD_SERVER_SERVER_H_
 
+#include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -30,11 +30,11 @@ namespace fisherd::server {
 // payload (field numbers, a header with its list of tensors).
 inline constexpr int kMaxMessageBytes = (4 << 20) + (64 << 10);
 
-// What outlives a server; by default nothing.
+// What outlives a server, if it is not a data directory: for tests.
 struct Durability {
-  core::FactorStore* store = nullptr;         // outlives the server
-  std::span<const core::FactorImage> images;  // of the factors that there were; read by Start
-  absl::Duration recovery_timeout = absl::Minutes(10);
+  core::FactorStore* store = nullptr;  // outlives the server
+  // Brings back the factors that there were, before the server listens.
+  std::function<absl::Status(core::FactorRegistry&)> restore;
 };
 
 // What HTTP/2 takes in of a stream that nobody reads.
@@ -47,7 +47,7 @@ void SetTransport(grpc::ServerBuilder& builder);
 class Server {
  public:
   // INVALID_ARGUMENT or UNAVAILABLE, if it cannot listen or write the port file; RESOURCE_EXHAUSTED
-  // if the images do not fit the state budget.
+  // if what there was does not fit the state budget.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
                                                        const Durability& durability = {});
 

@@ -45,6 +45,7 @@ TEST_F(FactorRegistryTest, AnotherSpecificationIsRefused) {
   FactorSpec filled = Golden();  // with what the registry says where the specification does not
   filled.window = 4;
   filled.gather_timeout = absl::InfiniteDuration();
+  filled.durability = DurabilityLevel::kMemory;
   EXPECT_EQ((*registry_->Find("f"))->spec(), filled);
 }
 

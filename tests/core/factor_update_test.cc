@@ -601,21 +601,36 @@ TEST_F(FactorUpdateTest, AContributionCountsAsItsBatchWould) {
 class OneImageStore : public FactorStore {
  public:
   explicit OneImageStore(int64_t step) : step_(step) {}
-  void RecordOutcome(const std::string&, uint64_t, int, const StepRun& run) override {
-    MutexLock lock(&mutex_);
-    outcomes_.push_back(run);
+  absl::Status CheckWritable() const override { return absl::OkStatus(); }
+  absl::Status RecordFactor(const FactorImage&) override { return absl::OkStatus(); }
+  absl::Status RecordDeletion(std::string_view) override { return absl::OkStatus(); }
+  absl::Status RecordDamping(std::string_view, std::optional<double>) override {
+    return absl::OkStatus();
   }
-  bool StepEnded(const FactorImage& image) override {
-    MutexLock lock(&mutex_);
-    if (image.ledgers[0].next() - 1 == step_) {
-      image_ = image;
-      state_ = Matrix::New(image.state->shape());
-      state_->CopyFrom(*image.state);
-      image_->state = state_.get();
+  void LogStep(const StepRecord&, Done) override { FAIL() << "no factor is at level SYNC"; }
+  void RecordOutcome(const std::string&, uint64_t, int, const StepRun& run, Done done) override {
+    {
+      MutexLock lock(&mutex_);
+      outcomes_.push_back(run);
     }
-    ++ended_;
-    changed_.NotifyAll();
-    return image.ledgers[0].next() - 1 == step_;
+    done(absl::OkStatus());
+  }
+  void StepEnded(const std::shared_ptr<Factor>& factor) override {
+    const absl::StatusOr<FactorImage> image = factor->TryImage();
+    ASSERT_TRUE(image.ok()) << image.status();
+    const bool save = image->ledgers[0].next() - 1 == step_;
+    {
+      MutexLock lock(&mutex_);
+      if (save) {
+        image_ = *image;
+        std::shared_ptr<Matrix> copy = Matrix::New(image->state->shape());
+        copy->CopyFrom(*image->state);
+        image_->state = std::move(copy);
+      }
+      ++ended_;
+      changed_.NotifyAll();
+    }
+    if (save) factor->SetDurable(*image);
   }
   // The image of that step, once so many steps have ended in all.
   FactorImage ImageAfter(int ended) {
@@ -649,7 +664,6 @@ class OneImageStore : public FactorStore {
   int ended_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<StepRun> outcomes_ ABSL_GUARDED_BY(mutex_);
   std::optional<FactorImage> image_ ABSL_GUARDED_BY(mutex_);
-  std::unique_ptr<Matrix> state_ ABSL_GUARDED_BY(mutex_);
 };
 
 class RestartTest : public FactorTest {
@@ -660,6 +674,13 @@ class RestartTest : public FactorTest {
   ~RestartTest() override {
     timers_.reset();
     pool_.reset();
+  }
+
+  static absl::Status RestoreImage(FactorRegistry& registry, const FactorImage& image) {
+    return registry.Restore(image, [&](const Kind&, Backend&, Matrix& state) {
+      state.CopyFrom(*image.state);
+      return absl::OkStatus();
+    });
   }
 
   // Step by step: [1, 1], so that a batch (a, g) counts (a·g)².
@@ -697,7 +718,7 @@ TEST_F(RestartTest, WhatWasToldStaysTrueAndTheRestCountsAnew) {
                                  .timers = &*timers_,
                                  .epoch = 78,
                                  .first_incarnation = 2000});
-  ASSERT_TRUE(after_->Restore(store_.Image()).ok());
+  ASSERT_TRUE(RestoreImage(*after_, store_.Image()).ok());
   const auto factor = *after_->Find("f");
   EXPECT_EQ(factor->Describe().version, (Version{1000, 77, 2})) << "the epoch that committed it";
   EXPECT_EQ(factor->Describe().steps_committed, 2);
@@ -743,7 +764,7 @@ TEST_F(RestartTest, ItHasTheTowersThatItHad) {
                             .batch_budget = 1 << 20,
                             .timers = &*timers_,
                             .first_incarnation = 2000});
-      ASSERT_TRUE(after.Restore(store_.ImageAfter(ended)).ok());
+      ASSERT_TRUE(RestoreImage(after, store_.ImageAfter(ended)).ok());
       const auto factor = *after.Find(name);
       EXPECT_EQ(factor->towers(), towers) << name;
       EXPECT_EQ(std::ssize(factor->Describe().towers), towers) << name;

@@ -128,10 +128,10 @@ FaultTest::FaultTest() {
 }
 
 void FaultTest::StartServer() {
-  server::Durability durability = {.store = store_.get(), .recovery_timeout = recovery_timeout_};
-  std::vector<core::FactorImage> images;
-  if (store_ != nullptr) images = store_->Thaw();
-  durability.images = images;
+  server::Durability durability = {.store = store_.get(), .restore = nullptr};
+  if (store_ != nullptr) {
+    durability.restore = [&](core::FactorRegistry& registry) { return store_->Thaw(registry); };
+  }
   auto server = server::Server::Start(options_, durability);
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
@@ -160,9 +160,6 @@ void FaultTest::Create(const Training& training, const FactorOptions& options) {
                                              .has_bias = true},
                                             options);
     ASSERT_TRUE(info.ok()) << info.status();
-    if (store_ == nullptr) continue;
-    store_->SaveNew(factor, *server::FromProto(info->spec(), "spec"), info->version().incarnation(),
-                    {.rows = training.layer.inputs + 1, .cols = training.layer.outputs});
   }
 }
 

@@ -97,7 +97,6 @@ class FaultTest : public testing::Test {
   Client& client() { return *client_; }
 
   server::Options options_;
-  absl::Duration recovery_timeout_ = absl::Minutes(10);
   std::unique_ptr<MemoryStore> store_;
   std::unique_ptr<server::Server> server_;
   std::unique_ptr<Client> client_;

@@ -75,7 +75,7 @@ class StallsTest : public GatherTest {};
 // gather_timeout.
 TEST_P(StallsTest, TheSumHoldsJustTheTowersThatWereToldSo) {
   const int stalls = Repetitions(20, 200);
-  recovery_timeout_ = absl::Milliseconds(25);  // stalls outlast this one too
+  options_.recovery_timeout = absl::Milliseconds(25);  // stalls outlast this one too
   const Training training = {
       .layer = {}, .factors = {"f"}, .towers = 2, .steps = Repetitions(80, 800)};
   Start(training, absl::Milliseconds(15), /*store_all=*/!GetParam().restarts);

@@ -1,55 +1,68 @@
 #include "tests/faults/memory_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
 
 namespace fisherd::faults {
 
-void MemoryStore::RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
-                                const core::StepRun& run) {
+absl::Status MemoryStore::RecordFactor(const core::FactorImage& image) {
   core::MutexLock lock(&mutex_);
-  Disk& disk = disks_[factor];
-  if (frozen_ || disk.image.version.incarnation != incarnation) return;
-  for (int64_t step = run.first; step <= run.last; ++step) {
-    disk.ledgers[static_cast<size_t>(ledger)].Record(run.outcome, run.counted);
-  }
-}
-
-bool MemoryStore::StepEnded(const core::FactorImage& image) {
-  const bool save = saves_(image.name, image.ledgers[0].next() - 1);
-  core::MutexLock lock(&mutex_);
-  if (frozen_) return false;
-  ++ended_;
-  disks_[image.name].ledgers = image.ledgers;
-  if (save) Save(image);
-  changed_.NotifyAll();
-  return save;
-}
-
-void MemoryStore::Save(const core::FactorImage& image) {
+  if (frozen_) return absl::UnavailableError("frozen");
+  const bool asynchronous = image.spec.update_mode == core::UpdateMode::kAsynchronous;
   Disk& disk = disks_[image.name];
-  disk.image = image;
-  disk.state = core::Matrix::New(image.state->shape());
-  disk.state->CopyFrom(*image.state);
-  disk.image.state = disk.state.get();
+  if (disk.image.version.incarnation == image.version.incarnation) {
+    disk.image.plan = image.plan;
+    return absl::OkStatus();
+  }
+  disk = {.image = image, .outcomes = {}, .ledgers = {}};
+  disk.image.ledgers.assign(asynchronous ? image.spec.towers : 1, core::Ledger());
+  return absl::OkStatus();
 }
 
-void MemoryStore::SaveNew(const std::string& factor, const core::FactorSpec& spec,
-                          uint64_t incarnation, const core::MatrixShape& shape) {
-  const std::unique_ptr<core::Matrix> zeros = core::Matrix::New(shape);
-  zeros->Fill(0);
-  const bool asynchronous = spec.update_mode == core::UpdateMode::kAsynchronous;
-  const core::FactorImage image = {
-      .name = factor,
-      .spec = spec,
-      .version = {.incarnation = incarnation, .epoch = 0, .step = 0},
-      .plan = core::TowerPlan(asynchronous ? 1 : spec.towers),
-      .ledgers = std::vector<core::Ledger>(asynchronous ? spec.towers : 1),
-      .state = zeros.get()};
+absl::Status MemoryStore::RecordDeletion(std::string_view name) {
   core::MutexLock lock(&mutex_);
-  disks_[factor].ledgers = image.ledgers;
-  Save(image);
+  disks_.erase(std::string(name));
+  return absl::OkStatus();
+}
+
+void MemoryStore::RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
+                                const core::StepRun& run, Done done) {
+  {
+    core::MutexLock lock(&mutex_);
+    Disk& disk = disks_[factor];
+    if (!frozen_ && disk.image.version.incarnation == incarnation) {
+      disk.outcomes.push_back(run);
+      disk.ledgers.push_back(ledger);
+    }
+  }
+  done(absl::OkStatus());
+}
+
+void MemoryStore::LogStep(const core::StepRecord&, Done done) {
+  done(absl::UnimplementedError("this store has no log"));
+}
+
+void MemoryStore::StepEnded(const std::shared_ptr<core::Factor>& factor) {
+  absl::StatusOr<core::FactorImage> image = factor->TryImage();
+  if (!image.ok()) return;
+  if (saves_(image->name, image->ledgers[0].next() - 1)) {
+    {
+      core::MutexLock lock(&mutex_);
+      if (frozen_) return;
+      Disk& disk = disks_[image->name];
+      disk.image = *image;
+      std::shared_ptr<core::Matrix> copy = core::Matrix::New(image->state->shape());
+      copy->CopyFrom(*image->state);
+      disk.image.state = std::move(copy);
+    }
+    factor->SetDurable(*image);
+  }
+  core::MutexLock lock(&mutex_);
+  if (frozen_) return;
+  ++ended_;
+  changed_.NotifyAll();
 }
 
 void MemoryStore::Freeze() {
@@ -57,18 +70,27 @@ void MemoryStore::Freeze() {
   frozen_ = true;
 }
 
-std::vector<core::FactorImage> MemoryStore::Thaw() {
+absl::Status MemoryStore::Thaw(core::FactorRegistry& registry) {
   core::MutexLock lock(&mutex_);
   frozen_ = false;
-  std::vector<core::FactorImage> images;
   for (auto& [factor, disk] : disks_) {
-    images.push_back(disk.image);
-    for (size_t i = 0; i < disk.ledgers.size(); ++i) {
-      disk.ledgers[i].RollBack(disk.image.ledgers[i].next());
+    core::FactorImage image = disk.image;
+    for (size_t i = 0; i < disk.outcomes.size(); ++i) {
+      core::Ledger& ledger = image.ledgers[static_cast<size_t>(disk.ledgers[i])];
+      if (disk.outcomes[i].first >= ledger.next()) ledger.Remember(disk.outcomes[i]);
     }
-    images.back().ledgers = disk.ledgers;
+    const absl::Status status =
+        registry.Restore(image, [&](const auto&, auto&, core::Matrix& state) {
+          if (image.state != nullptr) {
+            state.CopyFrom(*image.state);
+          } else {
+            state.Fill(0);
+          }
+          return absl::OkStatus();
+        });
+    if (!status.ok()) return status;
   }
-  return images;
+  return absl::OkStatus();
 }
 
 int64_t MemoryStore::saved_step(const std::string& factor) const {

@@ -7,9 +7,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "core/factor_registry.h"
 #include "core/factor_store.h"
 #include "core/mutex.h"
 
@@ -23,18 +26,21 @@ class MemoryStore : public core::FactorStore {
   using Saves = std::function<bool(const std::string& factor, int64_t step)>;
   explicit MemoryStore(Saves saves) : saves_(std::move(saves)) {}
 
+  absl::Status CheckWritable() const override { return absl::OkStatus(); }
+  absl::Status RecordFactor(const core::FactorImage& image) override;
+  absl::Status RecordDeletion(std::string_view name) override;
+  absl::Status RecordDamping(std::string_view, std::optional<double>) override {
+    return absl::OkStatus();
+  }
   void RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
-                     const core::StepRun& run) override;
-  bool StepEnded(const core::FactorImage& image) override;
-
-  // The factor as it is created, with a state of zeros.
-  void SaveNew(const std::string& factor, const core::FactorSpec& spec, uint64_t incarnation,
-               const core::MatrixShape& shape);
+                     const core::StepRun& run, Done done) override;
+  void LogStep(const core::StepRecord& record, Done done) override;
+  void StepEnded(const std::shared_ptr<core::Factor>& factor) override;
 
   // Nothing reaches the disk from here on: the process is as good as dead.
   void Freeze();
-  // What the next process finds; valid until the store is used again.
-  std::vector<core::FactorImage> Thaw();
+  // Gives the next process what it finds.
+  absl::Status Thaw(core::FactorRegistry& registry);
 
   // Of the image that there is.
   int64_t saved_step(const std::string& factor) const;
@@ -44,11 +50,10 @@ class MemoryStore : public core::FactorStore {
 
  private:
   struct Disk {
-    core::FactorImage image;
-    std::unique_ptr<core::Matrix> state;
-    std::vector<core::Ledger> ledgers;  // of the last step that ended, saved or not
+    core::FactorImage image;              // its state is its own copy; null: the initial one
+    std::vector<core::StepRun> outcomes;  // and the ledgers that they belong to
+    std::vector<int> ledgers;
   };
-  void Save(const core::FactorImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Saves saves_;
   mutable core::Mutex mutex_;

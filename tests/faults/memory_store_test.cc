@@ -1,77 +1,102 @@
 #include "tests/faults/memory_store.h"
 
-#include <gtest/gtest.h>
+#include "tests/core/factor_harness.h"
 
 namespace fisherd::faults {
 namespace {
 
-constexpr core::MatrixShape kShape = {.rows = 1, .cols = 1, .dtype = core::DataType::kFloat32};
+using core::FactorTest;
+using core::Floats;
 
-// A factor of one element whose steps are told to a store as a server would.
-class MemoryStoreTest : public testing::Test {
+class StoreHolder {
  protected:
-  MemoryStoreTest() : state_(core::Matrix::New(kShape)) {
-    store_.SaveNew("f", {}, /*incarnation=*/7, kShape);
-  }
-
-  bool End(core::StepOutcome outcome, std::vector<int> counted = {}) {
-    if (outcome != core::StepOutcome::kWhole) {
-      store_.RecordOutcome("f", 7, 0, {ledger_.next(), ledger_.next(), outcome, counted});
-    }
-    ledger_.Record(outcome, counted);
-    state_->Fill(static_cast<double>(ledger_.next() - 1));
-    return store_.StepEnded({.name = "f",
-                             .version = {.incarnation = 7, .epoch = 1, .step = ledger_.next() - 1},
-                             .ledgers = {ledger_},
-                             .state = state_.get()});
-  }
-
   MemoryStore store_{[](const std::string&, int64_t step) { return step % 2 == 0; }};
-  core::Ledger ledger_;
-  std::unique_ptr<core::Matrix> state_;
+};
+
+// A factor of one element, which plainly adds up what one tower sends.
+class MemoryStoreTest : private StoreHolder, public FactorTest {
+ protected:
+  MemoryStoreTest()
+      : FactorTest({.state_budget = 1 << 20, .batch_budget = 1 << 20, .store = &store_}) {
+    core::FactorSpec spec = Spec(1, 1, false);
+    spec.zero_debias = false;
+    factor_ = Create("f", spec);
+    stream_ = OpenTower(*factor_, 0);
+  }
+
+  // A step of input 1 and gradient `gradient`, which ends; FAILED if that overflows.
+  void Step(float gradient) {
+    core::BatchHeader header = Header(*factor_, next_, 1);
+    header.decay = 1;
+    header.weight = 1;
+    const int64_t before = store().ended();
+    ASSERT_TRUE(Send(*factor_, header, {1, gradient}, stream_.get()).ok());
+    if (!frozen_) store().AwaitEnded(before + 1);
+    ReadAfter(*factor_, next_++).IgnoreError();
+  }
+
+  // What the next process has.
+  std::shared_ptr<core::Factor> Thaw() {
+    next_registry_ =
+        std::make_unique<core::FactorRegistry>(core::RegistryOptions{.backend = &backend_,
+                                                                     .pool = &*pool_,
+                                                                     .state_budget = 1 << 20,
+                                                                     .batch_budget = 1 << 20,
+                                                                     .timers = &*timers_,
+                                                                     .epoch = 78,
+                                                                     .first_incarnation = 2000});
+    EXPECT_TRUE(store().Thaw(*next_registry_).ok());
+    return *next_registry_->Find("f");
+  }
+  MemoryStore& store() { return store_; }
+
+  std::shared_ptr<core::Factor> factor_;
+  std::shared_ptr<core::CountingListener> stream_;
+  std::unique_ptr<core::FactorRegistry> next_registry_;
+  int64_t next_ = 1;
+  bool frozen_ = false;
 };
 
 TEST_F(MemoryStoreTest, AFactorThatHasNoStepIsAsItWasCreated) {
-  const auto images = store_.Thaw();
-  ASSERT_EQ(images.size(), 1);
-  EXPECT_EQ(images[0].version.incarnation, 7);
-  EXPECT_EQ(images[0].ledgers[0].next(), 1);
-  EXPECT_EQ(images[0].state->elements<float>()[0], 0);
+  const auto factor = Thaw();
+  EXPECT_EQ(factor->Describe().version.incarnation, 1000);
+  EXPECT_EQ(factor->Describe().next, 1);
+  EXPECT_EQ(Elements(Read(*factor)), Floats{0});
 }
 
 TEST_F(MemoryStoreTest, FindsTheLastStepThatWasSaved) {
-  EXPECT_FALSE(End(core::StepOutcome::kWhole));
-  EXPECT_TRUE(End(core::StepOutcome::kWhole));
-  EXPECT_FALSE(End(core::StepOutcome::kWhole));
-  EXPECT_EQ(store_.saved_step("f"), 2);
-  EXPECT_EQ(store_.ended(), 3);
-  const auto images = store_.Thaw();
-  EXPECT_EQ(images[0].ledgers[0].next(), 3);
-  EXPECT_EQ(images[0].version.step, 2);
-  EXPECT_EQ(images[0].state->elements<float>()[0], 2);
+  Step(1);
+  EXPECT_EQ(factor_->Describe().durable, 0);
+  Step(1);
+  EXPECT_EQ(factor_->Describe().durable, 2);
+  Step(1);
+  EXPECT_EQ(store().saved_step("f"), 2);
+  EXPECT_EQ(store().ended(), 3);
+  const auto factor = Thaw();
+  EXPECT_EQ(factor->Describe().next, 3);
+  EXPECT_EQ(factor->Describe().version.step, 2);
+  EXPECT_EQ(Elements(Read(*factor)), Floats{2});
 }
 
 TEST_F(MemoryStoreTest, OutcomesAreKeptThatTheStateHasLost) {
-  End(core::StepOutcome::kFailed);
-  End(core::StepOutcome::kWhole);
-  End(core::StepOutcome::kPartial, {1});
-  const auto images = store_.Thaw();
-  const core::Ledger& ledger = images[0].ledgers[0];
-  EXPECT_EQ(ledger.next(), 3);
-  EXPECT_EQ(ledger.Find(1)->outcome, core::StepOutcome::kFailed);
-  ASSERT_NE(ledger.Find(3), nullptr);
-  EXPECT_EQ(ledger.Find(3)->counted, std::vector<int>{1});
-  EXPECT_EQ(ledger.steps_partial(), 0);
+  Step(1);
+  Step(1);
+  Step(1e19f);  // the square is finite, and three of them are not
+  Step(1.6e19f);
+  Step(1.6e19f);
+  ASSERT_GT(factor_->Describe().steps_failed, 0);
+  const auto factor = Thaw();
+  EXPECT_EQ(factor->Describe().next, 5);
+  EXPECT_EQ(factor->OutcomeOf(0, 5), core::StepOutcome::kFailed);
 }
 
 TEST_F(MemoryStoreTest, NothingIsKeptOnceItIsFrozen) {
-  End(core::StepOutcome::kWhole);
-  store_.Freeze();
-  EXPECT_FALSE(End(core::StepOutcome::kPartial, {0}));
-  EXPECT_EQ(store_.ended(), 1);
-  const auto images = store_.Thaw();
-  EXPECT_EQ(images[0].ledgers[0].next(), 1);
-  EXPECT_EQ(images[0].ledgers[0].Find(2), nullptr);
+  Step(1);
+  store().Freeze();
+  frozen_ = true;
+  Step(1);
+  EXPECT_EQ(store().ended(), 1);
+  EXPECT_EQ(Thaw()->Describe().next, 1);
 }
 
 }  // namespace
