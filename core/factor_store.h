@@ -101,6 +101,10 @@ class FactorStore {
   // A step has ended, and the next has not begun to: the factor gives an image now. Durability that
   // is reached later is told to Factor::SetDurable.
   virtual void StepEnded(const std::shared_ptr<Factor>& factor) = 0;
+
+  // A trainer holds half of what it can of batches that are not durable: the factor's state should
+  // be saved soon.
+  virtual void WantDurable(const std::string& factor) = 0;
 };
 
 }  // namespace fisherd::core

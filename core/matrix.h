@@ -56,6 +56,12 @@ class Matrix {
     return {reinterpret_cast<const T*>(data_.get()), static_cast<size_t>(shape_.size())};
   }
 
+  // All of them.
+  std::span<std::byte> bytes() { return {data_.get(), static_cast<size_t>(shape_.bytes())}; }
+  std::span<const std::byte> bytes() const {
+    return {data_.get(), static_cast<size_t>(shape_.bytes())};
+  }
+
   void Fill(double value);
   // `other` has the same shape.
   void CopyFrom(const Matrix& other);

@@ -107,6 +107,19 @@ absl::Status SetLevel(absl::string_view text, LogLevel& out) {
   return Expected("info, warning or error");
 }
 
+absl::Status SetDurability(absl::string_view text, core::DurabilityLevel& out) {
+  constexpr std::pair<absl::string_view, core::DurabilityLevel> kLevels[] = {
+      {"memory", core::DurabilityLevel::kMemory},
+      {"snapshot", core::DurabilityLevel::kSnapshot},
+      {"sync", core::DurabilityLevel::kSync}};
+  for (const auto& [name, level] : kLevels) {
+    if (text != name) continue;
+    out = level;
+    return absl::OkStatus();
+  }
+  return Expected("memory, snapshot or sync");
+}
+
 constexpr Flag kFlags[] = {
     {"listen", "ADDRESS,...",
      "HOST:PORT or unix:PATH to serve at (127.0.0.1:7600); port 0 takes a free one",
@@ -151,6 +164,20 @@ constexpr Flag kFlags[] = {
      [](CommandLine& c, absl::string_view v) {
        return SetDuration(v, absl::Milliseconds(1), c.options.recovery_timeout);
      }},
+    {"data-dir", "PATH", "directory where factors survive the server (none)",
+     [](CommandLine& c, absl::string_view v) {
+       if (v.empty()) return Expected("the path of a directory");
+       c.options.data_dir = std::string(v);
+       return absl::OkStatus();
+     }},
+    {"durability", "LEVEL", "memory, snapshot or sync, if the factor is not told (snapshot)",
+     [](CommandLine& c, absl::string_view v) { return SetDurability(v, c.options.durability); }},
+    {"snapshot-interval", "DURATION", "how often factors that have changed are saved (60s)",
+     [](CommandLine& c, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), c.options.snapshot_interval);
+     }},
+    {"disk-reserve", "BYTES", "refuse writes when the disk has less left than this (64MiB)",
+     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.disk_reserve); }},
     {"max-streams", "N", "most update streams, and UpdateOnce calls, at once (256)",
      [](CommandLine& c, absl::string_view v) {
        return SetInt(v, 1, 1000000, c.options.max_streams);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "core/factor_spec.h"
 #include "server/log.h"
 
 namespace fisherd::server {
@@ -28,6 +29,11 @@ struct Options {
   int window = 4;                   // open steps per factor, 1 to 1024, unless it says so
   absl::Duration gather_timeout = absl::Minutes(10);
   absl::Duration recovery_timeout = absl::Minutes(10);  // in its place after a restart
+  std::string data_dir;                                 // empty: nothing survives
+  core::DurabilityLevel durability =
+      core::DurabilityLevel::kSnapshot;  // of factors there, unless they say
+  absl::Duration snapshot_interval = absl::Seconds(60);
+  int64_t disk_reserve = int64_t{64} << 20;  // bytes of the disk, at least 1
   int max_streams = 256;  // update streams, and UpdateOnce calls, at once; at least 1
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);

@@ -36,12 +36,9 @@ void EnablePlugins() {
   });
 }
 
-// Without a data directory both numbers start from the clock, and so above those of the server
-// before (SPEC §5). No server creates a million factors a second.
 core::RegistryOptions RegistryOptionsOf(const Options& options, const Durability& durability,
                                         core::Backend* backend, core::ComputePool* pool,
                                         core::TimerQueue* timers) {
-  const absl::Time now = absl::Now();
   return {.backend = backend,
           .pool = pool,
           .state_budget = options.state_budget,
@@ -53,9 +50,33 @@ core::RegistryOptions RegistryOptionsOf(const Options& options, const Durability
           .gather_timeout = options.gather_timeout,
           .timers = timers,
           .store = durability.store,
+          .durability =
+              durability.store != nullptr ? options.durability : core::DurabilityLevel::kMemory,
           .recovery_timeout = options.recovery_timeout,
-          .epoch = static_cast<uint64_t>(absl::ToUnixMillis(now)),
-          .first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now))};
+          .epoch = durability.epoch,
+          .first_incarnation = durability.first_incarnation};
+}
+
+// Without a data directory both numbers start from the clock, and so above those of the server
+// before (SPEC §5). No server creates a million factors a second.
+Durability NumberedByTheClock(Durability durability) {
+  const absl::Time now = absl::Now();
+  durability.epoch = static_cast<uint64_t>(absl::ToUnixMillis(now));
+  durability.first_incarnation = static_cast<uint64_t>(absl::ToUnixMicros(now));
+  return durability;
+}
+
+absl::StatusOr<std::unique_ptr<Store>> OpenStore(const Options& options) {
+  return Store::Open({.directory = options.data_dir,
+                      .snapshot_interval = options.snapshot_interval,
+                      .disk_reserve = options.disk_reserve});
+}
+
+Durability DurabilityOf(Store& store) {
+  return {.store = &store,
+          .restore = [&store](core::FactorRegistry& registry) { return store.Start(&registry); },
+          .epoch = store.epoch(),
+          .first_incarnation = store.first_incarnation()};
 }
 
 // Whoever waits for the file never sees it half written.
@@ -83,9 +104,10 @@ void SetTransport(grpc::ServerBuilder& builder) {
                              kLeastPingIntervalMs);
 }
 
-Server::Server(const Options& options, const Durability& durability,
+Server::Server(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
                std::unique_ptr<SharedMemoryDoor> door)
-    : pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
+    : store_(std::move(store)),
+      pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
       backend_(pool_.get()),
       timers_(std::make_unique<core::TimerQueue>()),
       registry_(RegistryOptionsOf(options, durability, &backend_, pool_.get(), timers_.get())),
@@ -99,7 +121,15 @@ Server::Server(const Options& options, const Durability& durability,
                door_.get()) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
-                                                      const Durability& durability) {
+                                                      const Durability& given) {
+  Durability durability = NumberedByTheClock(given);
+  std::unique_ptr<Store> store;
+  if (!options.data_dir.empty()) {
+    auto opened = OpenStore(options);
+    if (!opened.ok()) return opened.status();
+    store = *std::move(opened);
+    durability = DurabilityOf(*store);
+  }
   std::unique_ptr<SharedMemoryDoor> door;
   if (!options.shared_memory.empty()) {
     auto opened =
@@ -109,7 +139,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
     if (!opened.ok()) return opened.status();
     door = *std::move(opened);
   }
-  std::unique_ptr<Server> server(new Server(options, durability, std::move(door)));
+  std::unique_ptr<Server> server(
+      new Server(options, durability, std::move(store), std::move(door)));
   if (durability.restore != nullptr) {
     if (absl::Status status = durability.restore(server->registry_); !status.ok()) return status;
   }
@@ -173,11 +204,13 @@ void Server::Shutdown(absl::Duration grace) {
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   grpc_server_->Wait();
   grpc_server_ = nullptr;
+  if (store_ != nullptr) store_->Close();
 }
 
 Server::~Server() {
   Shutdown(absl::ZeroDuration());
-  timers_ = nullptr;  // schedules on the pool
+  if (store_ != nullptr) store_->Close();  // calls back on the pool until then
+  timers_ = nullptr;                       // schedules on the pool
   pool_ = nullptr;
 }
 

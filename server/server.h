@@ -22,6 +22,7 @@
 #include "server/options.h"
 #include "server/session_table.h"
 #include "server/shared_memory_door.h"
+#include "server/store/store.h"
 #include "server/waiting_reads.h"
 
 namespace fisherd::server {
@@ -35,6 +36,9 @@ struct Durability {
   core::FactorStore* store = nullptr;  // outlives the server
   // Brings back the factors that there were, before the server listens.
   std::function<absl::Status(core::FactorRegistry&)> restore;
+  // See core::RegistryOptions; 0: from the clock.
+  uint64_t epoch = 0;
+  uint64_t first_incarnation = 0;
 };
 
 // What HTTP/2 takes in of a stream that nobody reads.
@@ -47,7 +51,7 @@ void SetTransport(grpc::ServerBuilder& builder);
 class Server {
  public:
   // INVALID_ARGUMENT or UNAVAILABLE, if it cannot listen or write the port file; RESOURCE_EXHAUSTED
-  // if what there was does not fit the state budget.
+  // if what there was does not fit the state budget; errors of Store, for options.data_dir.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
                                                        const Durability& durability = {});
 
@@ -67,11 +71,13 @@ class Server {
   void Shutdown(absl::Duration grace);
 
  private:
-  Server(const Options& options, const Durability& durability,
+  Server(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
          std::unique_ptr<SharedMemoryDoor> door);
   absl::Status Listen(const Options& options);
   absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
+  // Null: no data directory. Outlives the factors; what it calls back of theirs ends with the pool.
+  const std::unique_ptr<Store> store_;
   // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
   std::unique_ptr<core::ComputePool> pool_;
   core::BackendCpu backend_;

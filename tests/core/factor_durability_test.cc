@@ -50,6 +50,7 @@ class ScriptedStore : public FactorStore {
     calls_.push_back(std::move(done));
     changed_.NotifyAll();
   }
+  void WantDurable(const std::string&) override {}
   void StepEnded(const std::shared_ptr<Factor>& factor) override {
     const auto image = factor->TryImage();
     MutexLock lock(&mutex_);

@@ -615,6 +615,7 @@ class OneImageStore : public FactorStore {
     }
     done(absl::OkStatus());
   }
+  void WantDurable(const std::string&) override {}
   void StepEnded(const std::shared_ptr<Factor>& factor) override {
     const absl::StatusOr<FactorImage> image = factor->TryImage();
     ASSERT_TRUE(image.ok()) << image.status();

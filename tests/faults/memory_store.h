@@ -36,6 +36,7 @@ class MemoryStore : public core::FactorStore {
                      const core::StepRun& run, Done done) override;
   void LogStep(const core::StepRecord& record, Done done) override;
   void StepEnded(const std::shared_ptr<core::Factor>& factor) override;
+  void WantDurable(const std::string&) override {}
 
   // Nothing reaches the disk from here on: the process is as good as dead.
   void Freeze();

@@ -1,0 +1,172 @@
+#include "server/store/journal.h"
+
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <future>
+#include <iterator>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/log.h"
+#include "server/store/disk_error.h"
+#include "server/store/failpoint.h"
+
+namespace fisherd::server {
+namespace {
+
+// Of one batch; what is beyond it waits for the next.
+constexpr size_t kBatchBytes = 64 << 20;
+
+void Visit(const std::string& kind, const char* edge) { VisitFailpoint(kind + edge); }
+
+int64_t FreeBytes(const std::string& directory) {
+  struct statvfs info;
+  if (statvfs(directory.c_str(), &info) != 0) return 0;
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+}
+
+}  // namespace
+
+Journal::Journal(rocksdb::DB* database, Options options)
+    : database_(database), options_(std::move(options)) {
+  LookAtDisk();
+  thread_ = std::thread([this] { Run(); });
+}
+
+Journal::~Journal() { Close(); }
+
+void Journal::Close() {
+  if (!thread_.joinable()) return;
+  {
+    core::MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.join();
+}
+
+void Journal::Append(std::string kind, Fill fill, Done done) {
+  absl::Status failed;
+  {
+    core::MutexLock lock(&mutex_);
+    if (failed_.ok() && !stopping_) {
+      waiting_.push_back({std::move(kind), std::move(fill), std::move(done)});
+      changed_.NotifyAll();
+      return;
+    }
+    failed = failed_.ok() ? DiskFailed("the server shuts down") : failed_;
+  }
+  done(failed);
+}
+
+absl::Status Journal::Write(std::string kind, const Fill& fill) {
+  std::promise<absl::Status> written;
+  Append(std::move(kind), fill, [&](absl::Status status) { written.set_value(std::move(status)); });
+  return written.get_future().get();
+}
+
+absl::Status Journal::CheckWritable() const {
+  core::MutexLock lock(&mutex_);
+  if (!failed_.ok()) return failed_;
+  return full_ ? DiskFull("nothing is written until there is space again") : absl::OkStatus();
+}
+
+void Journal::Fail(const absl::Status& why) {
+  core::MutexLock lock(&mutex_);
+  if (!failed_.ok()) return;
+  failed_ = why;
+  LogError("nothing is written any more; reads go on: ", why.message());
+}
+
+void Journal::LookAtDisk() { SetFull(FreeBytes(options_.directory) < options_.reserve); }
+
+void Journal::SetFull(bool full) {
+  core::MutexLock lock(&mutex_);
+  if (full == full_) return;
+  full_ = full;
+  if (full) {
+    LogWarning("the disk of ", options_.directory, " has less than ", options_.reserve,
+               " bytes left: writes are refused until it has more");
+  } else {
+    LogInfo("the disk of ", options_.directory, " has space again");
+  }
+}
+
+// False when it is time to stop.
+bool Journal::Wait(absl::Duration time) {
+  core::MutexLock lock(&mutex_);
+  const absl::Time until = absl::Now() + time;
+  while (!stopping_ && absl::Now() < until) changed_.WaitUntil(&mutex_, until);
+  return !stopping_;
+}
+
+// As many of the entries, from the first on, as make a batch.
+size_t Journal::FillBatch(const std::deque<Entry>& entries, rocksdb::WriteBatch& batch) {
+  size_t count = 0;
+  while (count < entries.size() && batch.GetDataSize() < kBatchBytes) entries[count++].fill(batch);
+  return count;
+}
+
+absl::Status Journal::WriteBatch(rocksdb::WriteBatch& batch) {
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  const rocksdb::Status status = database_->Write(options, &batch);
+  if (status.ok()) return absl::OkStatus();
+  if (status.subcode() == rocksdb::Status::kNoSpace) return DiskFull(status.ToString());
+  return SyncFailed(status.ToString());
+}
+
+// Until there is space, or it is time to stop.
+absl::Status Journal::WriteWhenThereIsSpace(rocksdb::WriteBatch& batch) {
+  absl::Status status = WriteBatch(batch);
+  while (absl::IsResourceExhausted(status)) {
+    SetFull(true);
+    if (!Wait(options_.look)) return status;
+    LookAtDisk();
+    if (!CheckWritable().ok()) continue;
+    // The database has stopped at the error: what it holds in memory it now writes anew.
+    const rocksdb::Status resumed = database_->Resume();
+    if (!resumed.ok() && !resumed.IsBusy()) {
+      status = resumed.subcode() == rocksdb::Status::kNoSpace ? DiskFull(resumed.ToString())
+                                                              : SyncFailed(resumed.ToString());
+      continue;
+    }
+    status = WriteBatch(batch);
+  }
+  return status;
+}
+
+void Journal::Run() {
+  std::deque<Entry> entries;
+  for (;;) {
+    absl::Status status;
+    {
+      core::MutexLock lock(&mutex_);
+      const absl::Time until = absl::Now() + options_.look;
+      while (waiting_.empty() && entries.empty() && !stopping_ && absl::Now() < until) {
+        changed_.WaitUntil(&mutex_, until);
+      }
+      if (waiting_.empty() && entries.empty() && stopping_) return;
+      std::move(waiting_.begin(), waiting_.end(), std::back_inserter(entries));
+      waiting_.clear();
+      status = failed_;
+    }
+    if (entries.empty()) {
+      LookAtDisk();
+      continue;
+    }
+    rocksdb::WriteBatch batch;
+    const size_t count = FillBatch(entries, batch);
+    for (size_t i = 0; i < count; ++i) Visit(entries[i].kind, ".write");
+    if (status.ok()) status = WriteWhenThereIsSpace(batch);
+    if (!status.ok() && !absl::IsResourceExhausted(status)) Fail(status);
+    for (size_t i = 0; i < count; ++i) {
+      if (status.ok()) Visit(entries[i].kind, ".written");
+      entries[i].done(status);
+    }
+    entries.erase(entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count));
+  }
+}
+
+}  // namespace fisherd::server

@@ -1,0 +1,82 @@
+// The one way into the manifest: batches of several writers, synced together.
+
+#ifndef FISHERD_SERVER_STORE_JOURNAL_H_
+#define FISHERD_SERVER_STORE_JOURNAL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "core/mutex.h"
+#include "rocksdb/db.h"
+#include "rocksdb/write_batch.h"
+
+namespace fisherd::server {
+
+// Thread-safe. What is appended reaches the disk in its order. A thread writes what has come while
+// the last batch was being synced, in one batch.
+//
+// When the disk is full everything waits until there is space again. When writing fails for another
+// reason nothing is written any more: what waits and what comes is answered with DISK_FAILED.
+class Journal {
+ public:
+  struct Options {
+    std::string directory;                          // on the disk in question
+    int64_t reserve = 0;                            // bytes of it below which it counts as full
+    absl::Duration look = absl::Milliseconds(200);  // how often to see how much is left
+  };
+  // The database outlives this.
+  Journal(rocksdb::DB* database, Options options);
+  // As Close.
+  ~Journal();
+  // Writes what has come; what waits for space, and what comes from now on, is refused.
+  void Close();
+
+  // Adds to a batch; called on the thread, and again if the batch has to be written again.
+  using Fill = std::function<void(rocksdb::WriteBatch&)>;
+  using Done = std::function<void(absl::Status)>;
+  // `kind` names the failpoints around it: "KIND.write" and "KIND.written". `done` is called on the
+  // thread.
+  void Append(std::string kind, Fill fill, Done done);
+  // The same, and waits.
+  absl::Status Write(std::string kind, const Fill& fill);
+
+  // See core::FactorStore.
+  absl::Status CheckWritable() const;
+  // Writing has failed for good, here or elsewhere in the data directory.
+  void Fail(const absl::Status& why);
+
+ private:
+  struct Entry {
+    std::string kind;
+    Fill fill;
+    Done done;
+  };
+  void Run();
+  static size_t FillBatch(const std::deque<Entry>& entries, rocksdb::WriteBatch& batch);
+  absl::Status WriteBatch(rocksdb::WriteBatch& batch);
+  absl::Status WriteWhenThereIsSpace(rocksdb::WriteBatch& batch);
+  void LookAtDisk();
+  void SetFull(bool full);
+  bool Wait(absl::Duration time);
+
+  rocksdb::DB* const database_;
+  const Options options_;
+
+  mutable core::Mutex mutex_;
+  core::CondVar changed_;
+  std::deque<Entry> waiting_ ABSL_GUARDED_BY(mutex_);
+  bool full_ ABSL_GUARDED_BY(mutex_) = false;  // below the reserve, or a write found no space
+  absl::Status failed_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // joined by Close, which comes from one thread
+};
+
+}  // namespace fisherd::server
+
+#endif  // FISHERD_SERVER_STORE_JOURNAL_H_
