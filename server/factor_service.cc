@@ -17,10 +17,10 @@ grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const abs
 
 }  // namespace
 
-grpc::ServerUnaryReactor* FactorService::CreateFactor(grpc::CallbackServerContext* context,
-                                                      const v1::CreateFactorRequest* request,
-                                                      v1::CreateFactorResponse* response) {
-  return Finish(context, calls_.CreateFactor(*request, *response));
+grpc::Status FactorService::CreateFactor(grpc::ServerContext*,
+                                         const v1::CreateFactorRequest* request,
+                                         v1::CreateFactorResponse* response) {
+  return ToGrpcStatus(calls_.CreateFactor(*request, *response));
 }
 
 grpc::ServerUnaryReactor* FactorService::DescribeFactor(grpc::CallbackServerContext* context,
@@ -35,28 +35,25 @@ grpc::ServerUnaryReactor* FactorService::ListFactors(grpc::CallbackServerContext
   return Finish(context, calls_.ListFactors(*request, *response));
 }
 
-grpc::ServerUnaryReactor* FactorService::DeleteFactor(grpc::CallbackServerContext* context,
-                                                      const v1::DeleteFactorRequest* request,
-                                                      v1::DeleteFactorResponse*) {
-  return Finish(context, calls_.DeleteFactor(*request));
+grpc::Status FactorService::DeleteFactor(grpc::ServerContext*,
+                                         const v1::DeleteFactorRequest* request,
+                                         v1::DeleteFactorResponse*) {
+  return ToGrpcStatus(calls_.DeleteFactor(*request));
 }
 
-grpc::ServerUnaryReactor* FactorService::ResetFactor(grpc::CallbackServerContext* context,
-                                                     const v1::ResetFactorRequest* request,
-                                                     v1::ResetFactorResponse* response) {
-  return Finish(context, calls_.ResetFactor(*request, *response));
+grpc::Status FactorService::ResetFactor(grpc::ServerContext*, const v1::ResetFactorRequest* request,
+                                        v1::ResetFactorResponse* response) {
+  return ToGrpcStatus(calls_.ResetFactor(*request, *response));
 }
 
-grpc::ServerUnaryReactor* FactorService::SetTowers(grpc::CallbackServerContext* context,
-                                                   const v1::SetTowersRequest* request,
-                                                   v1::SetTowersResponse* response) {
-  return Finish(context, calls_.SetTowers(*request, *response));
+grpc::Status FactorService::SetTowers(grpc::ServerContext*, const v1::SetTowersRequest* request,
+                                      v1::SetTowersResponse* response) {
+  return ToGrpcStatus(calls_.SetTowers(*request, *response));
 }
 
-grpc::ServerUnaryReactor* FactorService::SetDamping(grpc::CallbackServerContext* context,
-                                                    const v1::SetDampingRequest* request,
-                                                    v1::SetDampingResponse*) {
-  return Finish(context, calls_.SetDamping(*request));
+grpc::Status FactorService::SetDamping(grpc::ServerContext*, const v1::SetDampingRequest* request,
+                                       v1::SetDampingResponse*) {
+  return ToGrpcStatus(calls_.SetDamping(*request));
 }
 
 grpc::ServerUnaryReactor* FactorService::ListDampings(grpc::CallbackServerContext* context,
@@ -65,22 +62,20 @@ grpc::ServerUnaryReactor* FactorService::ListDampings(grpc::CallbackServerContex
   return Finish(context, calls_.ListDampings(*request, *response));
 }
 
-grpc::ServerUnaryReactor* FactorService::DeleteDamping(grpc::CallbackServerContext* context,
-                                                       const v1::DeleteDampingRequest* request,
-                                                       v1::DeleteDampingResponse*) {
-  return Finish(context, calls_.DeleteDamping(*request));
+grpc::Status FactorService::DeleteDamping(grpc::ServerContext*,
+                                          const v1::DeleteDampingRequest* request,
+                                          v1::DeleteDampingResponse*) {
+  return ToGrpcStatus(calls_.DeleteDamping(*request));
 }
 
-grpc::ServerUnaryReactor* FactorService::Register(grpc::CallbackServerContext* context,
-                                                  const v1::RegisterRequest* request,
-                                                  v1::RegisterResponse* response) {
-  return Finish(context, calls_.Register(*request, *response));
+grpc::Status FactorService::Register(grpc::ServerContext*, const v1::RegisterRequest* request,
+                                     v1::RegisterResponse* response) {
+  return ToGrpcStatus(calls_.Register(*request, *response));
 }
 
-grpc::ServerUnaryReactor* FactorService::Unregister(grpc::CallbackServerContext* context,
-                                                    const v1::UnregisterRequest* request,
-                                                    v1::UnregisterResponse*) {
-  return Finish(context, calls_.Unregister(*request));
+grpc::Status FactorService::Unregister(grpc::ServerContext*, const v1::UnregisterRequest* request,
+                                       v1::UnregisterResponse*) {
+  return ToGrpcStatus(calls_.Unregister(*request));
 }
 
 grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerContext* context,

@@ -15,35 +15,26 @@
 namespace fisherd::server {
 namespace internal {
 
-// Every method by callback, and Update as raw bytes.
+// By callback what never waits, and Update as raw bytes. What changes a factor's life waits for the
+// disk: such a call has a thread, which gRPC keeps for methods that are not by callback.
 using Service = v1::FactorService::Service;
 template <typename Base>
-using FactorMethods = v1::FactorService::WithCallbackMethod_CreateFactor<
-    v1::FactorService::WithCallbackMethod_DescribeFactor<
-        v1::FactorService::WithCallbackMethod_ListFactors<
-            v1::FactorService::WithCallbackMethod_DeleteFactor<
-                v1::FactorService::WithCallbackMethod_ResetFactor<
-                    v1::FactorService::WithCallbackMethod_SetTowers<Base>>>>>>;
-template <typename Base>
-using DampingMethods = v1::FactorService::WithCallbackMethod_SetDamping<
-    v1::FactorService::WithCallbackMethod_ListDampings<
-        v1::FactorService::WithCallbackMethod_DeleteDamping<Base>>>;
-template <typename Base>
-using ResultMethods =
-    v1::FactorService::WithCallbackMethod_Register<v1::FactorService::WithCallbackMethod_Unregister<
-        v1::FactorService::WithCallbackMethod_UpdateInverses<Base>>>;
+using UnaryMethods = v1::FactorService::WithCallbackMethod_DescribeFactor<
+    v1::FactorService::WithCallbackMethod_ListFactors<
+        v1::FactorService::WithCallbackMethod_ListDampings<
+            v1::FactorService::WithCallbackMethod_UpdateInverses<Base>>>>;
 template <typename Base>
 using StreamMethods =
     v1::FactorService::WithRawCallbackMethod_Update<v1::FactorService::WithCallbackMethod_Read<
         v1::FactorService::WithCallbackMethod_Multiply<v1::FactorService::WithCallbackMethod_Watch<
             v1::FactorService::WithCallbackMethod_UpdateOnce<Base>>>>>;
-using CallbackService = FactorMethods<DampingMethods<ResultMethods<StreamMethods<Service>>>>;
+using MixedService = UnaryMethods<StreamMethods<Service>>;
 
 }  // namespace internal
 
 // Thread-safe. What it is given must outlive the gRPC server; without a door (null) no memory is
 // shared.
-class FactorService final : public internal::CallbackService {
+class FactorService final : public internal::MixedService {
  public:
   FactorService(core::FactorRegistry* registry, SessionTable* sessions, OnceTable* once_calls,
                 const ReadEnvironment& read_environment, const SharedMemoryDoor* door)
@@ -54,41 +45,33 @@ class FactorService final : public internal::CallbackService {
         read_environment_(read_environment),
         door_(door) {}
 
-  grpc::ServerUnaryReactor* CreateFactor(grpc::CallbackServerContext* context,
-                                         const v1::CreateFactorRequest* request,
-                                         v1::CreateFactorResponse* response) override;
+  grpc::Status CreateFactor(grpc::ServerContext* context, const v1::CreateFactorRequest* request,
+                            v1::CreateFactorResponse* response) override;
   grpc::ServerUnaryReactor* DescribeFactor(grpc::CallbackServerContext* context,
                                            const v1::DescribeFactorRequest* request,
                                            v1::DescribeFactorResponse* response) override;
   grpc::ServerUnaryReactor* ListFactors(grpc::CallbackServerContext* context,
                                         const v1::ListFactorsRequest* request,
                                         v1::ListFactorsResponse* response) override;
-  grpc::ServerUnaryReactor* DeleteFactor(grpc::CallbackServerContext* context,
-                                         const v1::DeleteFactorRequest* request,
-                                         v1::DeleteFactorResponse* response) override;
-  grpc::ServerUnaryReactor* ResetFactor(grpc::CallbackServerContext* context,
-                                        const v1::ResetFactorRequest* request,
-                                        v1::ResetFactorResponse* response) override;
-  grpc::ServerUnaryReactor* SetTowers(grpc::CallbackServerContext* context,
-                                      const v1::SetTowersRequest* request,
-                                      v1::SetTowersResponse* response) override;
+  grpc::Status DeleteFactor(grpc::ServerContext* context, const v1::DeleteFactorRequest* request,
+                            v1::DeleteFactorResponse* response) override;
+  grpc::Status ResetFactor(grpc::ServerContext* context, const v1::ResetFactorRequest* request,
+                           v1::ResetFactorResponse* response) override;
+  grpc::Status SetTowers(grpc::ServerContext* context, const v1::SetTowersRequest* request,
+                         v1::SetTowersResponse* response) override;
 
-  grpc::ServerUnaryReactor* SetDamping(grpc::CallbackServerContext* context,
-                                       const v1::SetDampingRequest* request,
-                                       v1::SetDampingResponse* response) override;
+  grpc::Status SetDamping(grpc::ServerContext* context, const v1::SetDampingRequest* request,
+                          v1::SetDampingResponse* response) override;
   grpc::ServerUnaryReactor* ListDampings(grpc::CallbackServerContext* context,
                                          const v1::ListDampingsRequest* request,
                                          v1::ListDampingsResponse* response) override;
-  grpc::ServerUnaryReactor* DeleteDamping(grpc::CallbackServerContext* context,
-                                          const v1::DeleteDampingRequest* request,
-                                          v1::DeleteDampingResponse* response) override;
+  grpc::Status DeleteDamping(grpc::ServerContext* context, const v1::DeleteDampingRequest* request,
+                             v1::DeleteDampingResponse* response) override;
 
-  grpc::ServerUnaryReactor* Register(grpc::CallbackServerContext* context,
-                                     const v1::RegisterRequest* request,
-                                     v1::RegisterResponse* response) override;
-  grpc::ServerUnaryReactor* Unregister(grpc::CallbackServerContext* context,
-                                       const v1::UnregisterRequest* request,
-                                       v1::UnregisterResponse* response) override;
+  grpc::Status Register(grpc::ServerContext* context, const v1::RegisterRequest* request,
+                        v1::RegisterResponse* response) override;
+  grpc::Status Unregister(grpc::ServerContext* context, const v1::UnregisterRequest* request,
+                          v1::UnregisterResponse* response) override;
   grpc::ServerUnaryReactor* UpdateInverses(grpc::CallbackServerContext* context,
                                            const v1::UpdateInversesRequest* request,
                                            v1::UpdateInversesResponse* response) override;

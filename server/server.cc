@@ -118,7 +118,8 @@ Server::Server(const Options& options, const Durability& durability, std::unique
                {.registry = &registry_,
                 .waiting_reads = &waiting_reads_,
                 .stall_timeout = options.read_stall_timeout},
-               door_.get()) {}
+               door_.get()),
+      data_service_(store_.get()) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const Durability& given) {
@@ -159,6 +160,11 @@ absl::Status Server::Listen(const Options& options) {
     builder.AddListeningPort(options.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
   }
   builder.RegisterService(&service_);
+  builder.RegisterService(&data_service_);
+  // For the calls that wait for disks: a thread each, above one that listens.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
   SetTransport(builder);
   // Two servers on one port would share its clients between them.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);

@@ -18,6 +18,7 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "server/data_service.h"
 #include "server/factor_service.h"
 #include "server/options.h"
 #include "server/session_table.h"
@@ -88,6 +89,7 @@ class Server {
   WaitingReads waiting_reads_;
   const std::unique_ptr<SharedMemoryDoor> door_;  // null: no memory is shared
   FactorService service_;
+  DataService data_service_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> grpc_server_;
 };
