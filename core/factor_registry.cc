@@ -261,6 +261,10 @@ absl::Status FactorRegistry::Unregister(std::string_view name, const OperatorSpe
   return RecordFactor((*factor)->Life());
 }
 
+void FactorRegistry::WantDurable(const std::string& name) const {
+  if (environment_.store != nullptr) environment_.store->WantDurable(name);
+}
+
 absl::Status FactorRegistry::SetDamping(std::string_view name, double value) {
   if (absl::Status status = DampingTable::Check(name, value); !status.ok()) return status;
   if (environment_.store == nullptr) return dampings_.Set(name, value);

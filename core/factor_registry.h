@@ -96,6 +96,8 @@ class FactorRegistry {
   absl::Status Unregister(std::string_view name, const OperatorSpec& op);
   absl::Status SetDamping(std::string_view name, double value);
   absl::Status DeleteDamping(std::string_view name);
+  // See FactorStore::WantDurable.
+  void WantDurable(const std::string& name) const;
 
   // To be read; what is set here is not stored.
   DampingTable& dampings() { return dampings_; }

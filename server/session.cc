@@ -28,6 +28,7 @@ std::string PartsOf(const v1::UpdateRequest& message) {
   if (message.has_header()) parts.push_back("header");
   if (message.has_rows()) parts.push_back("rows");
   if (message.has_end()) parts.push_back("end");
+  if (message.has_want_durable()) parts.push_back("want_durable");
   return parts.empty() ? "nothing" : absl::StrJoin(parts, ", ");
 }
 
@@ -118,6 +119,7 @@ absl::Status Session::ReceiveFrame(std::span<const std::string_view> message) {
   const v1::UpdateRequest& parts = frame->message;
   if (absl::Status status = CheckGrammar(parts); !status.ok()) return status;
   if (parts.has_hello()) return Enter(parts.hello());
+  if (parts.has_want_durable()) WantDurable();
   if (parts.has_open()) Open(parts.open());
   if (parts.has_header()) BeginBatch(parts.header());
   if (parts.has_rows()) {
@@ -129,25 +131,36 @@ absl::Status Session::ReceiveFrame(std::span<const std::string_view> message) {
 
 absl::Status Session::CheckGrammar(const v1::UpdateRequest& message) const {
   const bool of_batch = message.has_rows() || message.has_end();
+  const bool others = message.has_open() || message.has_want_durable();
   std::string expected;
   if (!entered_) {
-    if (message.has_hello() && !message.has_open() && !message.has_header() && !of_batch) {
+    if (message.has_hello() && !others && !message.has_header() && !of_batch) {
       return absl::OkStatus();
     }
     expected = "hello alone, first on the stream";
   } else if (batch_.has_value()) {
-    if (of_batch && !message.has_hello() && !message.has_open() && !message.has_header()) {
+    if (of_batch && !message.has_hello() && !others && !message.has_header()) {
       return absl::OkStatus();
     }
     const auto& [factor, tower] = batch_->tower;
     expected = "rows or end of the batch begun: " + Identity(factor, tower, batch_->step);
   } else {
-    const bool open_alone = message.has_open() && !message.has_header() && !of_batch;
-    const bool batch = message.has_header() && !message.has_open();
-    if (!message.has_hello() && (open_alone || batch)) return absl::OkStatus();
-    expected = "open alone, or a header, to which rows and end may be added";
+    const bool alone = message.has_open() != message.has_want_durable() && !message.has_header() &&
+                       !of_batch;
+    const bool batch = message.has_header() && !others;
+    if (!message.has_hello() && (alone || batch)) return absl::OkStatus();
+    expected = "open or want_durable alone, or a header, to which rows and end may be added";
   }
   return Malformed(absl::StrFormat("a message with %s; expected %s", PartsOf(message), expected));
+}
+
+void Session::WantDurable() {
+  std::set<std::string> factors;
+  {
+    core::MutexLock lock(&mutex_);
+    for (const auto& [key, tower] : towers_) factors.insert(key.first);
+  }
+  for (const std::string& factor : factors) registry_.WantDurable(factor);
 }
 
 absl::Status Session::Enter(const v1::Hello& hello) {

@@ -91,6 +91,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   absl::Status CheckGrammar(const v1::UpdateRequest& message) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   absl::Status Enter(const v1::Hello& hello) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
+  void WantDurable();
   void Open(const v1::Open& open) ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);
   absl::Status TryOpen(const TowerKey& key, const v1::Open& open)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(receiving_);

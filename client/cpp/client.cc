@@ -174,6 +174,7 @@ absl::StatusOr<v1::FactorInfo> Client::CreateFactor(std::string_view name,
   spec.set_gather_policy(options.gather_policy);
   if (options.gather_timeout) *spec.mutable_gather_timeout() = ToProto(*options.gather_timeout);
   spec.set_window(options.window);
+  spec.set_durability(options.durability);
   return CreateFactor(name, spec);
 }
 

@@ -55,6 +55,7 @@ std::shared_ptr<UpdateStream::Impl::Call> UpdateStream::Impl::Connect() {
     tower->to_open = true;
     Queue(tower);
   }
+  half_full_ = false;  // the server before may have heard of it, not this one
   work_.NotifyAll();
   return call;
 }
@@ -153,6 +154,7 @@ void UpdateStream::Impl::EndAll(const absl::Status& end) {
 
 void UpdateStream::Impl::Changed(const std::shared_ptr<Tower>& tower, int64_t bytes_before) {
   buffered_bytes_ += tower->state.bytes() - bytes_before;
+  if (buffered_bytes_ <= options_.max_buffered_bytes / 2) half_full_ = false;
   tower->changed.NotifyAll();
   space_.NotifyAll();
   if (closed_) work_.NotifyAll();

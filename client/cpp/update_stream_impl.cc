@@ -106,6 +106,7 @@ absl::StatusOr<BatchIdentity> UpdateStream::Impl::AwaitRoom(Tower& tower, int64_
     }
     if (state.has_room() && !full) {
       buffered_bytes_ += bytes;
+      WantDurableIfHalfFull();
       identity.incarnation = state.incarnation();
       return identity;
     }
@@ -122,8 +123,27 @@ absl::StatusOr<BatchIdentity> UpdateStream::Impl::AwaitRoom(Tower& tower, int64_
                                      " has not ended and the window is ", progress.window(),
                                      " steps; another tower lags", WhyNothingComes()));
     }
+    if (full) WantDurableIfHalfFull();
     in_time = (state.has_room() ? space_ : tower.changed).WaitUntil(&mutex_, deadline);
   }
+}
+
+void UpdateStream::Impl::WantDurableIfHalfFull() {
+  if (buffered_bytes_ <= options_.max_buffered_bytes / 2 || std::exchange(half_full_, true)) return;
+  to_want_durable_ = true;
+  work_.NotifyAll();
+}
+
+void UpdateStream::Impl::SendWantDurable() {
+  MutexLock wire(&wire_);
+  std::shared_ptr<Call> call;
+  {
+    MutexLock lock(&mutex_);
+    if (greeted_ && !done_writing_) call = call_;
+  }
+  v1::UpdateRequest request;
+  request.mutable_want_durable();
+  if (call != nullptr && call->writable) call->stream->Write(request);
 }
 
 void UpdateStream::Impl::Release(int64_t bytes) {
@@ -275,9 +295,10 @@ void UpdateStream::Impl::SendReady() {
   while (true) {
     std::shared_ptr<Tower> tower;
     std::shared_ptr<Call> to_close;
+    bool want_durable = false;
     {
       MutexLock lock(&mutex_);
-      while (!end_ && ready_.empty() && to_close == nullptr) {
+      while (!end_ && ready_.empty() && to_close == nullptr && !to_want_durable_) {
         if (closed_ && greeted_ && !done_writing_ && AllSent()) {
           done_writing_ = true;
           to_close = call_;
@@ -286,15 +307,17 @@ void UpdateStream::Impl::SendReady() {
         }
       }
       if (end_) return;
-      if (to_close == nullptr) {
+      want_durable = std::exchange(to_want_durable_, false);
+      if (to_close == nullptr && !ready_.empty()) {
         tower = std::move(ready_.front());
         ready_.pop_front();
         tower->queued = false;
       }
     }
+    if (want_durable) SendWantDurable();
     if (tower != nullptr) {
       Pump(*tower, std::numeric_limits<int64_t>::max());
-    } else {
+    } else if (to_close != nullptr) {
       MutexLock wire(&wire_);
       if (to_close->writable) to_close->stream->WritesDone();
     }

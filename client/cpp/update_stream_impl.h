@@ -124,6 +124,9 @@ class UpdateStream::Impl {
   void Queue(const std::shared_ptr<Tower>& tower) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Sends what the tower has to send, up to that step.
   void Pump(Tower& tower, int64_t through) ABSL_LOCKS_EXCLUDED(mutex_, wire_);
+  // More than half of the bound is kept: asks the server to save, once until it is less again.
+  void WantDurableIfHalfFull() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendWantDurable() ABSL_LOCKS_EXCLUDED(mutex_, wire_);
   bool AllSent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- Calls
@@ -157,6 +160,9 @@ class UpdateStream::Impl {
   CondVar work_;                                                      // for the thread that sends
   int64_t buffered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // kept by towers, or reserved by writers
   CondVar space_;
+  // WantDurable has been, or is to be, sent since buffered_bytes_ was last below half of the bound.
+  bool half_full_ ABSL_GUARDED_BY(mutex_) = false;
+  bool to_want_durable_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<Call> call_ ABSL_GUARDED_BY(mutex_);       // null between two
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;             // hello has gone out on call_
   bool done_writing_ ABSL_GUARDED_BY(mutex_) = false;        // call_ is half-closed

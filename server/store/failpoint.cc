@@ -29,7 +29,7 @@ std::map<std::string, int, std::less<>> Planned() {
   std::map<std::string, int, std::less<>> planned;
   const char* text = std::getenv("FISHERD_FAILPOINTS");
   if (text == nullptr || *text == '\0') return planned;
-  for (const std::string_view item : absl::StrSplit(text, ',')) {
+  for (const absl::string_view item : absl::StrSplit(text, ',')) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(item, absl::MaxSplits('=', 1));
     const std::pair<std::string, std::string> action =
         absl::StrSplit(parts.second, absl::MaxSplits('@', 1));

@@ -124,11 +124,11 @@ TEST_F(SessionTest, WhatIsNotTheGrammarEndsTheStream) {
       {{}, GoldenBatch("mlp/0", 1), "a message with header, rows, end; expected hello alone"},
       {{}, hello_and_open, "a message with hello, open; expected hello alone"},
       {{}, short_id, "hello.client_id is 5 bytes; expected 16 random ones"},
-      {{hello}, hello, "a message with hello; expected open alone, or a header, to which rows and"},
-      {{hello}, nothing, "a message with nothing; expected open alone"},
-      {{hello}, rows, "a message with rows; expected open alone"},
-      {{hello}, end, "a message with end; expected open alone"},
-      {{hello, open}, open_and_header, "a message with open, header; expected open alone"},
+      {{hello}, hello, "a message with hello; expected open or want_durable alone, or a header"},
+      {{hello}, nothing, "a message with nothing; expected open or want_durable alone"},
+      {{hello}, rows, "a message with rows; expected open or want_durable alone"},
+      {{hello}, end, "a message with end; expected open or want_durable alone"},
+      {{hello, open}, open_and_header, "a message with open, header; expected open or want_durable alone"},
       {{hello, open, header},
        header,
        "a message with header; expected rows or end of the batch begun: factor \"mlp/0\", tower "
@@ -136,7 +136,7 @@ TEST_F(SessionTest, WhatIsNotTheGrammarEndsTheStream) {
       {{hello, open, header}, open, "a message with open; expected rows or end"},
       {{hello, open, header}, hello, "a message with hello; expected rows or end"},
       {{hello, open, header}, nothing, "a message with nothing; expected rows or end"},
-      {{hello, open, header, rows, end}, end, "a message with end; expected open alone"},
+      {{hello, open, header, rows, end}, end, "a message with end; expected open or want_durable alone"},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(c.error);

@@ -65,6 +65,7 @@ struct FactorOptions {
   v1::GatherPolicy gather_policy = v1::GATHER_POLICY_FAIL;  // or PARTIAL
   std::optional<absl::Duration> gather_timeout = {};        // the server's own if absent
   int window = 0;  // steps that may be open at once; 0: the server's own
+  v1::DurabilityLevel durability = v1::DURABILITY_LEVEL_UNSPECIFIED;  // the server's own
 };
 
 // Waits until this step has ended; another incarnation than the factor's is an error.

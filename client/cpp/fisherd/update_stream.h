@@ -47,7 +47,7 @@ struct UpdateStreamOptions {
   // Bytes of elements per message at most, if a row is not larger. From 1 to 3 MiB.
   int64_t max_frame = int64_t{1} << 20;
   // Bytes of elements, of all writers, that are kept for the case that they must be sent again. At
-  // least one round's: a batch of each factor.
+  // least one round's: a batch of each factor. From half of it on the server is asked to save.
   int64_t max_buffered_bytes = int64_t{1} << 30;
   // Bytes of memory that are shared with a server on the same machine, if it offers that
   // (fisherd --shared-memory=PATH): batches of 32 KiB and more lie there and do not travel, as long

@@ -26,6 +26,7 @@ from fisherd.types import (
     Layout,
     MinVersion,
     TowerWeighting,
+    Durability,
     UpdateMode,
     Version,
 )
@@ -120,6 +121,7 @@ class Client:
         gather_policy: GatherPolicy = "fail",
         gather_timeout: float | None = None,
         window: int = 0,
+        durability: Durability | None = None,
     ) -> service_pb2.FactorInfo:
         """See fisherd.Client.create_factor()."""
         spec = types.factor_spec(
@@ -134,6 +136,7 @@ class Client:
             gather_policy=gather_policy,
             gather_timeout=gather_timeout,
             window=window,
+            durability=durability,
         )
         return (await self._unary(calls.CREATE_FACTOR, service_pb2.CreateFactorRequest(name=name, spec=spec))).factor
 

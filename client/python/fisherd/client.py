@@ -21,6 +21,7 @@ from fisherd.types import (
     Layout,
     MinVersion,
     TowerWeighting,
+    Durability,
     UpdateMode,
     Version,
 )
@@ -142,6 +143,7 @@ class Client:
         gather_policy: GatherPolicy = "fail",
         gather_timeout: float | None = None,
         window: int = 0,
+        durability: Durability | None = None,
     ) -> service_pb2.FactorInfo:
         """Make a factor; one that exists with the same specification is answered as it is.
 
@@ -158,6 +160,8 @@ class Client:
         gather_policy: what becomes of a step whose towers have not all come within gather_timeout seconds (None: the
             server's own): nothing counts, or those who have come.
         window: steps that may be open at once; 0: the server's own.
+        durability: what it takes to lose a step that is told to be durable: "memory", "snapshot" or "sync" (None: the
+            server's own); see DurabilityLevel in types.proto.
 
         AlreadyExistsError (SPEC_DIFFERS), ResourceExhaustedError (STATE_BUDGET).
         """
@@ -173,6 +177,7 @@ class Client:
             gather_policy=gather_policy,
             gather_timeout=gather_timeout,
             window=window,
+            durability=durability,
         )
         return self._unary(calls.CREATE_FACTOR, service_pb2.CreateFactorRequest(name=name, spec=spec)).factor
 

@@ -34,6 +34,9 @@ class UpdateOptions:
     reconnect_timeout: float | None = None
 
 
+WANT_DURABLE = update_pb2.UpdateRequest(want_durable=update_pb2.WantDurable()).SerializeToString()
+
+
 class Tower:
     """A tower that a stream has opened, or is opening. Guarded by the connection's lock, but for the last two."""
 
@@ -92,6 +95,8 @@ class UpdateConnection:
         self.lock = threading.Lock()
         self.space = threading.Condition(self.lock)  # buffered_bytes has become less
         self.buffered_bytes = 0  # kept by towers, or reserved by writers
+        self._half_full = False  # the server has been, or is to be, asked to save, since it was last less
+        self._to_want_durable = False
         self.closed = False  # by this side
         self.abandoned = False  # and not to be waited for
         self.end: errors.Error | None = None  # why no call can succeed any more
@@ -143,6 +148,17 @@ class UpdateConnection:
             self._ready.append(tower)
             self._work.notify_all()
 
+    def reserve(self, size: int) -> None:
+        """Take bytes of the bound; from half of it on, ask the server to save."""
+        self.buffered_bytes += size
+        self.want_durable()
+
+    def want_durable(self) -> None:
+        """Ask the server to save, if more than half of the bound is kept and it has not been asked since."""
+        if self.buffered_bytes > self._options.max_buffered_bytes // 2 and not self._half_full:
+            self._half_full = self._to_want_durable = True
+            self._work.notify_all()
+
     def release(self, size: int) -> None:
         """Give reserved bytes back."""
         self.buffered_bytes -= size
@@ -151,6 +167,8 @@ class UpdateConnection:
     def changed(self, tower: Tower, bytes_before: int) -> None:
         """Do what follows on a change to a tower: its bytes, and what waits for them or for the tower."""
         self.buffered_bytes += tower.state.bytes - bytes_before
+        if self.buffered_bytes <= self._options.max_buffered_bytes // 2:
+            self._half_full = False
         tower.changed.notify_all()
         self.space.notify_all()
         if self.closed:
@@ -180,6 +198,7 @@ class UpdateConnection:
             if call.over:
                 return
             self.greeted = True
+            self._half_full = False  # the server before may have heard of it, not this one
             for tower in self._towers.values():
                 tower.to_open = True
                 self.queue(tower)
@@ -190,6 +209,9 @@ class UpdateConnection:
         """Return what is to be sent next: an open, or a whole batch. None at the end."""
         with self.lock:
             while not call.over and self.end is None:
+                if self._to_want_durable:
+                    self._to_want_durable = False
+                    return [WANT_DURABLE]
                 while self._ready:
                     messages = self._take(self._ready[0], call.region)
                     if messages is not None:

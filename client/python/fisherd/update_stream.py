@@ -312,8 +312,9 @@ class UpdateWriter:
                     text = f"the batch is {size} bytes, but max_buffered_bytes is {bound}"
                     raise identity.error("RESOURCE_EXHAUSTED", text, reason="CLIENT_BUFFER")
                 if state.has_room and connection.buffered_bytes + size <= bound:
-                    connection.buffered_bytes += size
+                    connection.reserve(size)
                     return identity
+                connection.want_durable()
                 if not _wait(connection.space if state.has_room else tower.changed, deadline):
                     raise self._no_room(identity, size)
 
