@@ -145,8 +145,8 @@ absl::Status Session::CheckGrammar(const v1::UpdateRequest& message) const {
     const auto& [factor, tower] = batch_->tower;
     expected = "rows or end of the batch begun: " + Identity(factor, tower, batch_->step);
   } else {
-    const bool alone = message.has_open() != message.has_want_durable() && !message.has_header() &&
-                       !of_batch;
+    const bool alone =
+        message.has_open() != message.has_want_durable() && !message.has_header() && !of_batch;
     const bool batch = message.has_header() && !others;
     if (!message.has_hello() && (alone || batch)) return absl::OkStatus();
     expected = "open or want_durable alone, or a header, to which rows and end may be added";

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/ctl/command_line.h"
+#include "client/ctl/data_commands.h"
 #include "client/ctl/npy.h"
 #include "client/ctl/progress_bar.h"
 #include "client/ctl/render.h"
@@ -188,6 +189,10 @@ absl::StatusOr<Numbers> ParseNumbers(const CommandLine& line) {
 
 absl::Status Execute(Client& client, Context& context, const Numbers& numbers) {
   const std::string& command = context.line.command;
+  if (IsDataCommand(command)) {
+    return RunDataCommand(ServerAddress(context.line), client, context.line, context.out,
+                          context.err, context.err_is_terminal);
+  }
   if (command == "list") return List(client, context);
   if (command == "describe") return Describe(client, context);
   if (command == "get" || command == "matpower") return Read(client, context, numbers.op);

@@ -18,6 +18,15 @@ bool IsNumber(std::string_view text) {
          text.find_first_of("0123456789") != std::string_view::npos;
 }
 
+// "  62 % [############........]"
+std::string Bar(int64_t done, int64_t total) {
+  constexpr int kWidth = 20;
+  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
+  const int filled = static_cast<int>(share * kWidth);
+  return absl::StrFormat("%4.0f %% [%s%s]", 100 * share, std::string(filled, '#'),
+                         std::string(kWidth - filled, '.'));
+}
+
 }  // namespace
 
 std::string WithThousands(int64_t number) {
@@ -68,12 +77,14 @@ std::string Table(const std::vector<std::vector<std::string>>& rows) {
 }
 
 std::string Progress(int64_t done, int64_t total, double seconds) {
-  constexpr int kWidth = 20;
-  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
-  const int filled = static_cast<int>(share * kWidth);
   const int64_t rate = seconds > 0 ? static_cast<int64_t>(static_cast<double>(done) / seconds) : 0;
-  return absl::StrFormat("%4.0f %% [%s%s]  %s of %s, %s/s", 100 * share, std::string(filled, '#'),
-                         std::string(kWidth - filled, '.'), Bytes(done), Bytes(total), Bytes(rate));
+  return absl::StrFormat("%s  %s of %s, %s/s", Bar(done, total), Bytes(done), Bytes(total),
+                         Bytes(rate));
+}
+
+std::string CountProgress(int64_t done, int64_t total, double) {
+  return absl::StrFormat("%s  %s of %s", Bar(done, total), WithThousands(done),
+                         WithThousands(total));
 }
 
 }  // namespace fisherd::ctl

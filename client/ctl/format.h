@@ -22,6 +22,8 @@ std::string Table(const std::vector<std::vector<std::string>>& rows);
 
 // "  62 % [############........]  12.0 MiB of 19.4 MiB, 240 MiB/s"
 std::string Progress(int64_t done, int64_t total, double seconds);
+// "  62 % [############........]  12 of 19"
+std::string CountProgress(int64_t done, int64_t total, double seconds);
 
 }  // namespace fisherd::ctl
 

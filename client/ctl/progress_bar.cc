@@ -1,7 +1,5 @@
 #include "client/ctl/progress_bar.h"
 
-#include "client/ctl/format.h"
-
 namespace fisherd::ctl {
 namespace {
 
@@ -19,7 +17,7 @@ void ProgressBar::Update(int64_t done, int64_t total) {
   if (!is_terminal_) return;
   const absl::Time now = now_();
   if (now - drawn_ < (visible_ ? kRedraw : kPatience)) return;
-  out_ << kClearLine << Progress(done, total, absl::ToDoubleSeconds(now - start_)) << std::flush;
+  out_ << kClearLine << show_(done, total, absl::ToDoubleSeconds(now - start_)) << std::flush;
   drawn_ = now;
   visible_ = true;
 }

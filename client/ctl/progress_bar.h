@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <ostream>
+#include <string>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/ctl/format.h"
 
 namespace fisherd::ctl {
 
@@ -15,9 +17,17 @@ namespace fisherd::ctl {
 // thread-safe.
 class ProgressBar {
  public:
+  // How what is done, all of it, and the seconds since the start are shown.
+  using Show = std::string (*)(int64_t done, int64_t total, double seconds);
   // `now` is the clock; `out` outlives the bar.
-  ProgressBar(std::ostream& out, bool is_terminal, absl::Time (*now)() = absl::Now)
-      : out_(out), is_terminal_(is_terminal), now_(now), start_(now()), drawn_(start_) {}
+  ProgressBar(std::ostream& out, bool is_terminal, absl::Time (*now)() = absl::Now,
+              Show show = Progress)
+      : out_(out),
+        is_terminal_(is_terminal),
+        now_(now),
+        show_(show),
+        start_(now()),
+        drawn_(start_) {}
   // Removes the bar.
   ~ProgressBar();
 
@@ -27,6 +37,7 @@ class ProgressBar {
   std::ostream& out_;
   const bool is_terminal_;
   absl::Time (*const now_)();
+  const Show show_;
   const absl::Time start_;
   absl::Time drawn_;
   bool visible_ = false;

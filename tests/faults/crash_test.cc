@@ -91,14 +91,13 @@ class CrashTest : public testing::Test {
     std::vector<std::thread> towers;
     for (int tower = 0; tower < kTowers; ++tower) {
       towers.emplace_back([&, tower] {
-        Train(training_, {.tower = tower,
-                          .port = server_.port(),
-                          .watch = [&](const UpdateWriter& writer) {
-                            told.Add(writer);
-                            while (writer.next_step() > allowed_) {
-                              absl::SleepFor(absl::Milliseconds(1));
-                            }
-                          }});
+        Train(training_,
+              {.tower = tower, .port = server_.port(), .watch = [&](const UpdateWriter& writer) {
+                 told.Add(writer);
+                 while (writer.next_step() > allowed_) {
+                   absl::SleepFor(absl::Milliseconds(1));
+                 }
+               }});
       });
     }
     return towers;
@@ -138,9 +137,8 @@ class CrashTest : public testing::Test {
     return Eigen::Map<const Matrix<float>>(diag.diag_part().data(), rows, diag.weight().cols());
   }
 
-  const std::string directory_ =
-      testing::TempDir() + "crash_test_" +
-      testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string directory_ = testing::TempDir() + "crash_test_" +
+                                 testing::UnitTest::GetInstance()->current_test_info()->name();
   // No trainer goes beyond it, so that there is something left to disturb.
   std::atomic<int64_t> allowed_ = std::numeric_limits<int64_t>::max();
   ServerProcess server_{directory_};
@@ -218,7 +216,6 @@ class Meddler {
 TEST_F(CrashTest, KilledAtEveryFailpoint) {
   std::minstd_rand random(11);
   for (const std::string_view failpoint : server::kFailpoints) {
-    const absl::Time t0=absl::Now();
     SCOPED_TRACE(std::string(failpoint));
     std::filesystem::remove_all(directory_);
     ASSERT_TRUE(Start());
@@ -263,7 +260,6 @@ TEST_F(CrashTest, KilledAtEveryFailpoint) {
     for (std::thread& tower : towers) tower.join();
     ExpectWhole();
     server_.Kill();
-    fprintf(stderr,"%s %f\n",std::string(failpoint).c_str(),absl::ToDoubleSeconds(absl::Now()-t0));
   }
 }
 

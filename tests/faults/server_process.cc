@@ -24,8 +24,8 @@ bool ServerProcess::Start(const std::vector<std::string>& flags,
   std::filesystem::remove(port_file);
   std::vector<std::string> arguments = {
       FISHERD_FAILPOINTS_PROGRAM, absl::StrCat("--listen=127.0.0.1:", port_),
-      "--port-file=" + port_file, "--data-dir=" + directory_ + "/data", "--state-budget=256MiB",
-      "--batch-budget=64MiB"};
+      "--port-file=" + port_file, "--data-dir=" + directory_ + "/data",
+      "--state-budget=256MiB",    "--batch-budget=64MiB"};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());

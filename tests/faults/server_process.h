@@ -22,7 +22,8 @@ class ServerProcess {
   // Starts it, with flags beside those for the address and the directory, and `environment` as
   // NAME=VALUE. On the port that it had before, if it had one. True once it serves; false if it has
   // died before.
-  bool Start(const std::vector<std::string>& flags, const std::vector<std::string>& environment = {});
+  bool Start(const std::vector<std::string>& flags,
+             const std::vector<std::string>& environment = {});
   // As kill -9; waits until it is dead. No effect if it is not running.
   void Kill();
   // SIGTERM, and waits. Its exit status; −1 if a signal has ended it.

@@ -128,7 +128,9 @@ TEST_F(SessionTest, WhatIsNotTheGrammarEndsTheStream) {
       {{hello}, nothing, "a message with nothing; expected open or want_durable alone"},
       {{hello}, rows, "a message with rows; expected open or want_durable alone"},
       {{hello}, end, "a message with end; expected open or want_durable alone"},
-      {{hello, open}, open_and_header, "a message with open, header; expected open or want_durable alone"},
+      {{hello, open},
+       open_and_header,
+       "a message with open, header; expected open or want_durable alone"},
       {{hello, open, header},
        header,
        "a message with header; expected rows or end of the batch begun: factor \"mlp/0\", tower "
@@ -136,7 +138,9 @@ TEST_F(SessionTest, WhatIsNotTheGrammarEndsTheStream) {
       {{hello, open, header}, open, "a message with open; expected rows or end"},
       {{hello, open, header}, hello, "a message with hello; expected rows or end"},
       {{hello, open, header}, nothing, "a message with nothing; expected rows or end"},
-      {{hello, open, header, rows, end}, end, "a message with end; expected open or want_durable alone"},
+      {{hello, open, header, rows, end},
+       end,
+       "a message with end; expected open or want_durable alone"},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(c.error);

@@ -166,7 +166,8 @@ TEST_F(UpdateStreamTest, AMalformedMessageEndsTheStream) {
   stream->Write(v1::UpdateRequest());
   const grpc::Status status = stream->Finish();
   ExpectEnd(status, grpc::INVALID_ARGUMENT, core::reason::kMalformedFrame);
-  EXPECT_THAT(status.error_message(), HasSubstr("a message with nothing; expected open or want_durable alone"));
+  EXPECT_THAT(status.error_message(),
+              HasSubstr("a message with nothing; expected open or want_durable alone"));
 }
 
 TEST_F(UpdateStreamTest, ASupersededStreamEnds) {
