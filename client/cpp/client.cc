@@ -415,8 +415,8 @@ absl::Status Client::Watch(std::string_view prefix,
 }
 
 UpdateStream Client::OpenUpdates(const UpdateStreamOptions& options) {
-  return UpdateStream(
-      std::make_shared<UpdateStream::Impl>(impl_->shared_stub(), impl_->identity(), options));
+  return UpdateStream(std::make_shared<UpdateStream::Impl>(impl_->channel(), impl_->shared_stub(),
+                                                           impl_->identity(), options));
 }
 
 }  // namespace fisherd

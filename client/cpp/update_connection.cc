@@ -4,12 +4,18 @@
 #include "client/cpp/channel.h"
 #include "client/cpp/errors.h"
 #include "client/cpp/update_stream_impl.h"
+#include "grpcpp/channel.h"
 
 namespace fisherd {
 namespace {
 
 // For each word at the server's door. Meanwhile nobody reads answers.
 constexpr absl::Duration kDoorTimeout = absl::Seconds(1);
+
+// How long a cut stream waits for the connection before it makes a call all the same, and how often
+// it sees meanwhile whether it is still wanted.
+constexpr absl::Duration kConnectPatience = absl::Seconds(2);
+constexpr absl::Duration kConnectSlice = absl::Milliseconds(20);
 
 absl::Status AsError(const absl::Status& last) {
   return last.ok() ? absl::UnavailableError("the server ended the stream of updates") : last;
@@ -22,6 +28,18 @@ void UpdateStream::Impl::Run() {
   while (const std::shared_ptr<Call> call = Connect()) {
     const bool answered = ReadAnswers(*call);
     if (!AwaitNextAttempt(Finish(*call), answered)) return;
+    AwaitConnection();
+  }
+}
+
+// gRPC goes on with a connection only while somebody waits for it, else every 5 s; and a call does
+// not wait, but fails at once.
+void UpdateStream::Impl::AwaitConnection() {
+  const absl::Time patience = absl::Now() + kConnectPatience;
+  while (absl::Now() < patience &&
+         !channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + kConnectSlice))) {
+    MutexLock lock(&mutex_);
+    if (closed_ || end_) return;
   }
 }
 

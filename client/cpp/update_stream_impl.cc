@@ -31,9 +31,10 @@ int64_t LeastContributionBytes(const Batch& batch) {
 
 }  // namespace
 
-UpdateStream::Impl::Impl(std::shared_ptr<Stub> stub, std::shared_ptr<ClientIdentity> client,
-                         const UpdateStreamOptions& options)
-    : stub_(std::move(stub)),
+UpdateStream::Impl::Impl(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<Stub> stub,
+                         std::shared_ptr<ClientIdentity> client, const UpdateStreamOptions& options)
+    : channel_(std::move(channel)),
+      stub_(std::move(stub)),
       client_(std::move(client)),
       serial_(++client_->streams),
       options_(options),

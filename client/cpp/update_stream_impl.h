@@ -60,8 +60,9 @@ class UpdateStream::Impl {
   };
   using Stub = v1::FactorService::StubInterface;
 
-  Impl(std::shared_ptr<Stub> stub, std::shared_ptr<ClientIdentity> client,
-       const UpdateStreamOptions& options);
+  // `stub` is one of `channel`.
+  Impl(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<Stub> stub,
+       std::shared_ptr<ClientIdentity> client, const UpdateStreamOptions& options);
   ~Impl();
 
   absl::StatusOr<std::shared_ptr<Tower>> Open(const std::string& factor, int tower,
@@ -103,6 +104,8 @@ class UpdateStream::Impl {
   absl::Status Finish(Call& call);
   // Waits before the next attempt; false if the stream has ended for good.
   bool AwaitNextAttempt(const absl::Status& last, bool answered);
+  // After a cut: until the channel is connected, or not much longer.
+  void AwaitConnection();
   // How the stream ends after its call has; nullopt if another is to be tried.
   std::optional<absl::Status> EndAfter(const absl::Status& last, bool read_everything) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -146,6 +149,7 @@ class UpdateStream::Impl {
   // What a wait that has run out adds to its message.
   std::string WhyNothingComes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::shared_ptr<Stub> stub_;
   const std::shared_ptr<ClientIdentity> client_;
   const uint64_t serial_;  // of ClientIdentity::streams

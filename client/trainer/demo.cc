@@ -4,24 +4,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/trainer/local_server.h"
+#include "client/trainer/natural_gradient.h"
 #include "client/trainer/subprocess.h"
+#include "client/trainer/training.h"
 
 namespace fisherd::trainer {
 namespace {
-
-constexpr std::chrono::seconds kServerStart(20);
 
 constexpr char kHeading[] = R"(fisherd demo
 
@@ -30,6 +29,7 @@ digits: 1,408 to train, 389 to test, 128 per step, half of them in each tower. F
 the same parameters and see the same batches. For the last two, each tower streams its half of every
 layer's inputs and sampled-label gradients to fisherd, and multiplies its gradient by the served
 (fisher + damping)^-1 or ^-1/2. All settings were tuned by 12 trials each (fisherd-trainer tune).
+Half-way through the fourth method the server is killed (kill -9) and started again on its data.
 
 )";
 
@@ -38,37 +38,6 @@ constexpr char kTuneHeading[] = R"(fisherd-trainer tune
 Every method gets twelve trials with three seeds each, other seeds than the demo's. The best has the
 least training loss after the last epoch, in its worst seed; the test set has no say.
 )";
-
-struct Server {
-  Subprocess process;
-  std::string address;
-};
-
-std::string LogFile(const Options& options) { return options.out + "/fisherd.log"; }
-
-// Starts fisherd on a port of its own choice and waits until it listens.
-absl::StatusOr<Server> StartServer(const Options& options) {
-  const std::string port_file = options.out + "/fisherd.port";
-  const std::string log = LogFile(options);
-  std::filesystem::remove(port_file);
-  absl::StatusOr<Subprocess> process = Subprocess::Start(
-      {options.fisherd, "--listen=127.0.0.1:0", "--port-file=" + port_file}, {.log = log});
-  if (!process.ok()) return process.status();
-  const auto deadline = std::chrono::steady_clock::now() + kServerStart;
-  while (std::chrono::steady_clock::now() < deadline) {
-    std::string port;
-    if (std::ifstream file(port_file); std::getline(file, port)) {
-      std::filesystem::remove(port_file);
-      return Server{*std::move(process), "127.0.0.1:" + port};
-    }
-    if (process->HasEnded()) {
-      return absl::InternalError(absl::StrCat(process->Wait().message(), "; see ", log));
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return absl::DeadlineExceededError(
-      absl::StrCat(options.fisherd, " did not say its port; see ", log));
-}
 
 absl::StatusOr<Subprocess> StartTower(const Options& options, const std::string& server, int tower,
                                       int link) {
@@ -87,8 +56,8 @@ absl::StatusOr<Subprocess> StartTower(const Options& options, const std::string&
   return Subprocess::Start(arguments, {.inherited = link});
 }
 
-// Runs both towers to their end.
-absl::Status RunTowers(const Options& options, const std::string& server) {
+absl::StatusOr<std::vector<Subprocess>> StartTowers(const Options& options,
+                                                    const std::string& server) {
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) {
     return absl::ErrnoToStatus(errno, "socketpair");
@@ -102,7 +71,40 @@ absl::Status RunTowers(const Options& options, const std::string& server) {
   }
   // A tower notices the other's end by its socket, if nobody else holds that open.
   for (int socket : sockets) close(socket);
-  for (Subprocess& tower : towers) status.Update(tower.Wait());
+  if (!status.ok()) return status;
+  return towers;
+}
+
+// Half-way through the first method that uses it, while the towers run.
+absl::Status CrashHalfWay(const Options& options, const std::vector<Subprocess>& towers,
+                          LocalServer& server) {
+  const std::string factor = FactorName({.exponent = -1}, 0);
+  const int64_t half = std::max(1, options.epochs * (kTrainSize / kBatch) / 2);
+  const auto over = [&] {
+    return std::ranges::any_of(towers, [](const Subprocess& tower) { return tower.HasEnded(); });
+  };
+  const absl::StatusOr<std::optional<CrashReport>> crash = CrashAt(server, factor, half, over);
+  if (!crash.ok()) return crash.status();
+  if (!crash->has_value()) return absl::InternalError("the towers ended before the crash");
+  absl::PrintF(
+      "\n  The server was killed (kill -9) after step %d of %s, when a snapshot had\n"
+      "  step %d, and started again on its data. The trainers send it what it has lost, and go "
+      "on.\n\n",
+      (*crash)->step, factor, (*crash)->durable);
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+// Runs both towers to their end; crashes the server in between, if it is given.
+absl::Status RunTowers(const Options& options, const std::string& address, LocalServer* to_crash) {
+  absl::StatusOr<std::vector<Subprocess>> towers = StartTowers(options, address);
+  if (!towers.ok()) return towers.status();
+  absl::Status status;
+  if (to_crash != nullptr) status = CrashHalfWay(options, *towers, *to_crash);
+  for (Subprocess& tower : *towers) {
+    if (!status.ok()) tower.Stop();
+    if (tower.pid() >= 0) status.Update(tower.Wait());
+  }
   return status;
 }
 
@@ -147,20 +149,21 @@ absl::Status RunDemo(const Options& options) {
   std::error_code error;
   std::filesystem::create_directories(options.out, error);
   if (error) return absl::UnavailableError(absl::StrCat(options.out, ": ", error.message()));
-  std::optional<Server> server;
+  std::optional<LocalServer> server;
   if (options.server.empty()) {
-    absl::StatusOr<Server> started = StartServer(options);
+    absl::StatusOr<LocalServer> started = LocalServer::Start(options);
     if (!started.ok()) return started.status();
     server.emplace(*std::move(started));
   }
-  const std::string address = server ? server->address : options.server;
+  const std::string address = server ? server->address() : options.server;
   const bool demo = options.command == "demo";
   absl::PrintF("%s", demo ? kHeading : kTuneHeading);
   std::fflush(stdout);
-  absl::Status status = RunTowers(options, address);
+  absl::Status status = RunTowers(options, address, server && demo ? &*server : nullptr);
   if (!status.ok() && server) {
-    return absl::Status(status.code(),
-                        absl::StrCat(status.message(), "; server's log: ", LogFile(options)));
+    return absl::Status(
+        status.code(),
+        absl::StrCat(status.message(), "; server's log: ", LocalServer::LogFile(options)));
   }
   if (!status.ok() || !demo) return status;
   PrintWhereToLook(address, !server || options.keep);

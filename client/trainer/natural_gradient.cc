@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 
 namespace fisherd::trainer {
 namespace {
@@ -10,6 +11,19 @@ namespace {
 // The damping function's name, which is also the folder of the factors.
 std::string Folder(const Curvature& curvature) {
   return absl::StrFormat("demo/matpower%g", curvature.exponent);
+}
+
+// A server that has died and comes back gets what was written again by itself; a call has to be
+// made again, and is answered once the server has caught up.
+template <typename Call>
+auto Persist(Call call) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  auto result = call();
+  while (absl::IsUnavailable(result.status()) && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+    result = call();
+  }
+  return result;
 }
 
 }  // namespace
@@ -77,7 +91,8 @@ absl::Status NaturalGradient::Precondition(const Layers& inputs, const Layers& o
                      .bias = gradient.bottomRows<1>(),
                      .min_version = written_[layer]});
   }
-  absl::StatusOr<std::vector<Product<float>>> naturals = client_->MultiplyAll(items);
+  absl::StatusOr<std::vector<Product<float>>> naturals =
+      Persist([&] { return client_->MultiplyAll(items); });
   if (!naturals.ok()) return naturals.status();
   for (size_t layer = 0; layer < writers_.size(); ++layer) {
     gradients[layer] << (*naturals)[layer].weight, (*naturals)[layer].bias.transpose();
@@ -86,8 +101,10 @@ absl::Status NaturalGradient::Precondition(const Layers& inputs, const Layers& o
 }
 
 absl::StatusOr<MatrixXd> NaturalGradient::Covariance(int layer) {
-  absl::StatusOr<Reading<double>> reading = client_->Read<double>(
-      writers_[layer].factor(), fisherd::Covariance(), {.min_version = written_[layer]});
+  absl::StatusOr<Reading<double>> reading = Persist([&] {
+    return client_->Read<double>(writers_[layer].factor(), fisherd::Covariance(),
+                                 {.min_version = written_[layer]});
+  });
   if (!reading.ok()) return reading.status();
   const auto weight = reading->value.weight();
   MatrixXd covariance(weight.rows() + 1, weight.cols());

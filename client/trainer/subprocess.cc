@@ -64,4 +64,10 @@ void Subprocess::Stop() {
   Wait().IgnoreError();
 }
 
+void Subprocess::Kill() {
+  if (pid_ < 0) return;
+  kill(pid_, SIGKILL);
+  Wait().IgnoreError();
+}
+
 }  // namespace fisherd::trainer

@@ -41,6 +41,9 @@ class Subprocess {
   // Sends SIGTERM and waits, unless it has been waited for.
   void Stop();
 
+  // Sends SIGKILL and waits, unless it has been waited for.
+  void Kill();
+
  private:
   Subprocess(pid_t pid, std::string name) : pid_(pid), name_(std::move(name)) {}
 

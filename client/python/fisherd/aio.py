@@ -19,6 +19,7 @@ from fisherd.aio_updates import UpdateStream, UpdateWriter
 from fisherd.operators import covariance
 from fisherd.types import (
     TLS,
+    Durability,
     Form,
     FullyConnectedDiagonal,
     GatherPolicy,
@@ -26,7 +27,6 @@ from fisherd.types import (
     Layout,
     MinVersion,
     TowerWeighting,
-    Durability,
     UpdateMode,
     Version,
 )

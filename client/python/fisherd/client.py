@@ -14,6 +14,7 @@ from fisherd import calls, channel, errors, transfer, types, watching
 from fisherd.operators import covariance
 from fisherd.types import (
     TLS,
+    Durability,
     Form,
     FullyConnectedDiagonal,
     GatherPolicy,
@@ -21,7 +22,6 @@ from fisherd.types import (
     Layout,
     MinVersion,
     TowerWeighting,
-    Durability,
     UpdateMode,
     Version,
 )
