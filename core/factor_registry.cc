@@ -203,6 +203,7 @@ absl::Status FactorRegistry::Delete(std::string_view name) {
     MutexLock lock(&mutex_);
     if (factor == nullptr && !quarantined_.contains(name)) return FactorNotFound(name);
   }
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
   if (environment_.store != nullptr) {
     if (absl::Status status = environment_.store->RecordDeletion(name); !status.ok()) return status;
   }
@@ -219,6 +220,7 @@ absl::StatusOr<std::shared_ptr<Factor>> FactorRegistry::Reset(std::string_view n
   const NameHold hold(*this, name);
   absl::StatusOr<std::shared_ptr<Factor>> factor = Find(name);
   if (!factor.ok()) return factor.status();
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
   FactorImage image = (*factor)->Life();
   image.version = {.incarnation = NextIncarnation(), .epoch = environment_.epoch, .step = 0};
   image.plan = TowerPlan(image.spec.towers);
@@ -268,6 +270,7 @@ void FactorRegistry::WantDurable(const std::string& name) const {
 absl::Status FactorRegistry::SetDamping(std::string_view name, double value) {
   if (absl::Status status = DampingTable::Check(name, value); !status.ok()) return status;
   if (environment_.store == nullptr) return dampings_.Set(name, value);
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
   MutexLock order(&damping_order_);
   absl::Status status = environment_.store->RecordDamping(name, value);
   return status.ok() ? dampings_.Set(name, value) : status;
@@ -275,6 +278,7 @@ absl::Status FactorRegistry::SetDamping(std::string_view name, double value) {
 
 absl::Status FactorRegistry::DeleteDamping(std::string_view name) {
   if (environment_.store == nullptr) return dampings_.Delete(name);
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
   MutexLock order(&damping_order_);
   if (auto value = dampings_.Get(name); !value.ok()) return value.status();
   absl::Status status = environment_.store->RecordDamping(name, std::nullopt);

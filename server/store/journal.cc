@@ -69,7 +69,9 @@ absl::Status Journal::Write(std::string kind, const Fill& fill) {
 absl::Status Journal::CheckWritable() const {
   core::MutexLock lock(&mutex_);
   if (!failed_.ok()) return failed_;
-  return full_ ? DiskFull("nothing is written until there is space again") : absl::OkStatus();
+  return below_reserve_ || options_.blocked()
+             ? DiskFull("nothing is written until there is space again")
+             : absl::OkStatus();
 }
 
 void Journal::Fail(const absl::Status& why) {
@@ -79,26 +81,16 @@ void Journal::Fail(const absl::Status& why) {
   LogError("nothing is written any more; reads go on: ", why.message());
 }
 
-void Journal::LookAtDisk() { SetFull(FreeBytes(options_.directory) < options_.reserve); }
-
-void Journal::SetFull(bool full) {
+void Journal::LookAtDisk() {
+  const bool below = FreeBytes(options_.directory) < options_.reserve;
   core::MutexLock lock(&mutex_);
-  if (full == full_) return;
-  full_ = full;
-  if (full) {
+  if (std::exchange(below_reserve_, below) == below) return;
+  if (below) {
     LogWarning("the disk of ", options_.directory, " has less than ", options_.reserve,
                " bytes left: writes are refused until it has more");
   } else {
     LogInfo("the disk of ", options_.directory, " has space again");
   }
-}
-
-// False when it is time to stop.
-bool Journal::Wait(absl::Duration time) {
-  core::MutexLock lock(&mutex_);
-  const absl::Time until = absl::Now() + time;
-  while (!stopping_ && absl::Now() < until) changed_.WaitUntil(&mutex_, until);
-  return !stopping_;
 }
 
 // As many of the entries, from the first on, as make a batch.
@@ -112,29 +104,7 @@ absl::Status Journal::WriteBatch(rocksdb::WriteBatch& batch) {
   rocksdb::WriteOptions options;
   options.sync = true;
   const rocksdb::Status status = database_->Write(options, &batch);
-  if (status.ok()) return absl::OkStatus();
-  if (status.subcode() == rocksdb::Status::kNoSpace) return DiskFull(status.ToString());
-  return SyncFailed(status.ToString());
-}
-
-// Until there is space, or it is time to stop.
-absl::Status Journal::WriteWhenThereIsSpace(rocksdb::WriteBatch& batch) {
-  absl::Status status = WriteBatch(batch);
-  while (absl::IsResourceExhausted(status)) {
-    SetFull(true);
-    if (!Wait(options_.look)) return status;
-    LookAtDisk();
-    if (!CheckWritable().ok()) continue;
-    // The database has stopped at the error: what it holds in memory it now writes anew.
-    const rocksdb::Status resumed = database_->Resume();
-    if (!resumed.ok() && !resumed.IsBusy()) {
-      status = resumed.subcode() == rocksdb::Status::kNoSpace ? DiskFull(resumed.ToString())
-                                                              : SyncFailed(resumed.ToString());
-      continue;
-    }
-    status = WriteBatch(batch);
-  }
-  return status;
+  return status.ok() ? absl::OkStatus() : SyncFailed(status.ToString());
 }
 
 void Journal::Run() {
@@ -159,8 +129,8 @@ void Journal::Run() {
     rocksdb::WriteBatch batch;
     const size_t count = FillBatch(entries, batch);
     for (size_t i = 0; i < count; ++i) Visit(entries[i].kind, ".write");
-    if (status.ok()) status = WriteWhenThereIsSpace(batch);
-    if (!status.ok() && !absl::IsResourceExhausted(status)) Fail(status);
+    if (status.ok()) status = WriteBatch(batch);
+    if (!status.ok()) Fail(status);
     for (size_t i = 0; i < count; ++i) {
       if (status.ok()) Visit(entries[i].kind, ".written");
       entries[i].done(status);

@@ -21,7 +21,7 @@ namespace fisherd::server {
 // Thread-safe. What is appended reaches the disk in its order. A thread writes what has come while
 // the last batch was being synced, in one batch.
 //
-// When the disk is full everything waits until there is space again. When writing fails for another
+// When the disk is full, what has come waits until there is space again. When writing fails for another
 // reason nothing is written any more: what waits and what comes is answered with DISK_FAILED.
 class Journal {
  public:
@@ -29,12 +29,14 @@ class Journal {
     std::string directory;                          // on the disk in question
     int64_t reserve = 0;                            // bytes of it below which it counts as full
     absl::Duration look = absl::Milliseconds(200);  // how often to see how much is left
+    std::function<bool()> blocked = [] { return false; };  // a write waits for space
   };
   // The database outlives this.
   Journal(rocksdb::DB* database, Options options);
   // As Close.
   ~Journal();
-  // Writes what has come; what waits for space, and what comes from now on, is refused.
+  // Writes what has come, and refuses what comes from now on. While a write waits for space this waits
+  // too.
   void Close();
 
   // Adds to a batch; called on the thread, and again if the batch has to be written again.
@@ -48,6 +50,10 @@ class Journal {
 
   // See core::FactorStore.
   absl::Status CheckWritable() const;
+  bool failed() const {
+    core::MutexLock lock(&mutex_);
+    return !failed_.ok();
+  }
   // Writing has failed for good, here or elsewhere in the data directory.
   void Fail(const absl::Status& why);
 
@@ -60,10 +66,7 @@ class Journal {
   void Run();
   static size_t FillBatch(const std::deque<Entry>& entries, rocksdb::WriteBatch& batch);
   absl::Status WriteBatch(rocksdb::WriteBatch& batch);
-  absl::Status WriteWhenThereIsSpace(rocksdb::WriteBatch& batch);
   void LookAtDisk();
-  void SetFull(bool full);
-  bool Wait(absl::Duration time);
 
   rocksdb::DB* const database_;
   const Options options_;
@@ -71,7 +74,7 @@ class Journal {
   mutable core::Mutex mutex_;
   core::CondVar changed_;
   std::deque<Entry> waiting_ ABSL_GUARDED_BY(mutex_);
-  bool full_ ABSL_GUARDED_BY(mutex_) = false;  // below the reserve, or a write found no space
+  bool below_reserve_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failed_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // joined by Close, which comes from one thread

@@ -25,8 +25,9 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   return DiskFailed(text);
 }
 
-rocksdb::DBOptions DatabaseOptions() {
+rocksdb::DBOptions DatabaseOptions(rocksdb::Env* environment) {
   rocksdb::DBOptions options;
+  options.env = environment;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   // Only what a crash cut off at the log's end may be missing: what was synced before it may not.
@@ -77,7 +78,9 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Open(const Options& options)
   }
   manifest->journal_ = std::make_unique<Journal>(
       manifest->database_.get(),
-      Journal::Options{.directory = options.directory, .reserve = options.disk_reserve});
+      Journal::Options{.directory = options.directory,
+                       .reserve = options.disk_reserve,
+                       .blocked = [files = manifest->file_system_] { return files->blocked(); }});
   // The epoch is on disk before anyone hears of it.
   absl::Status status = manifest->journal_->Write(
       "meta", [&](rocksdb::WriteBatch& batch) { manifest->AddMeta(batch); });
@@ -86,7 +89,15 @@ absl::StatusOr<std::unique_ptr<Manifest>> Manifest::Open(const Options& options)
 }
 
 Manifest::~Manifest() {
+  if (journal_ != nullptr) journal_->Close();
+  // RocksDB would abort on closing a log whose last write has failed: it ends with the process.
+  const bool failed = journal_ != nullptr && journal_->failed();
   journal_ = nullptr;
+  if (failed) {
+    database_.release();
+    environment_.release();
+    return;
+  }
   for (rocksdb::ColumnFamilyHandle* family : {records_, log_}) {
     if (family != nullptr) database_->DestroyColumnFamilyHandle(family);
   }
@@ -96,7 +107,7 @@ absl::Status Manifest::OpenDatabase() {
   std::vector<rocksdb::ColumnFamilyHandle*> families;
   rocksdb::DB* database = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(
-      DatabaseOptions(), options_.directory,
+      DatabaseOptions(environment_.get()), options_.directory,
       {{rocksdb::kDefaultColumnFamilyName, RecordOptions()}, {kLogFamily, LogOptions()}}, &families,
       &database);
   if (!status.ok()) return FromRocks(status, absl::StrCat("cannot open ", options_.directory));

@@ -20,7 +20,9 @@
 #include "core/mutex.h"
 #include "fisherd/store/v1/records.pb.h"
 #include "rocksdb/db.h"
+#include "rocksdb/env.h"
 #include "server/store/journal.h"
+#include "server/store/patient_file_system.h"
 
 namespace fisherd::server {
 
@@ -109,6 +111,8 @@ class Manifest {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
+  const std::shared_ptr<PatientFileSystem> file_system_ = std::make_shared<PatientFileSystem>();
+  std::unique_ptr<rocksdb::Env> environment_ = rocksdb::NewCompositeEnv(file_system_);
   std::unique_ptr<rocksdb::DB> database_;
   rocksdb::ColumnFamilyHandle* records_ = nullptr;
   rocksdb::ColumnFamilyHandle* log_ = nullptr;

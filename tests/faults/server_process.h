@@ -24,6 +24,7 @@ class ServerProcess {
   // died before.
   bool Start(const std::vector<std::string>& flags,
              const std::vector<std::string>& environment = {});
+  bool is_running() const { return pid_ != 0; }
   // As kill -9; waits until it is dead. No effect if it is not running.
   void Kill();
   // SIGTERM, and waits. Its exit status; −1 if a signal has ended it.
