@@ -77,7 +77,7 @@ class FactorStore {
   virtual ~FactorStore() = default;
 
   // Whether anything can be stored now. RESOURCE_EXHAUSTED (DISK_FULL) until there is space;
-  // UNAVAILABLE (DISK_FAILED) for good. Never waits; may be called with any locks held.
+  // FAILED_PRECONDITION (DISK_FAILED) for good. Never waits; may be called with any locks held.
   virtual absl::Status CheckWritable() const = 0;
 
   // --- The life of factors and dampings, from the registry: one call at a time for one name ---

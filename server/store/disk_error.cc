@@ -19,7 +19,7 @@ absl::Status DiskFull(const std::string& what) {
 }
 
 absl::Status DiskFailed(const std::string& what) {
-  return core::MakeError(absl::StatusCode::kUnavailable, core::reason::kDiskFailed, what);
+  return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kDiskFailed, what);
 }
 
 absl::Status ErrnoStatus(const std::string& what) {
@@ -29,7 +29,7 @@ absl::Status ErrnoStatus(const std::string& what) {
 }
 
 absl::Status SyncFailed(const std::string& what) {
-  return core::MakeError(absl::StatusCode::kUnavailable, core::reason::kDiskFailed,
+  return core::MakeError(absl::StatusCode::kFailedPrecondition, core::reason::kDiskFailed,
                          absl::StrCat("syncing failed, and is not tried again: ", what),
                          {{"sync", "failed"}});
 }

@@ -11,7 +11,7 @@ namespace fisherd::server {
 
 // There was no space: RESOURCE_EXHAUSTED (DISK_FULL). It may be tried again.
 absl::Status DiskFull(const std::string& what);
-// Anything else: UNAVAILABLE (DISK_FAILED).
+// Anything else: FAILED_PRECONDITION (DISK_FAILED), as nothing helps but to look at the disk.
 absl::Status DiskFailed(const std::string& what);
 // Of a system call that has just failed doing `what`.
 absl::Status ErrnoStatus(const std::string& what);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "core/error.h"
 #include "server/log.h"
 #include "server/store/disk_error.h"
 #include "server/store/failpoint.h"
@@ -55,7 +56,9 @@ void Journal::Append(std::string kind, Fill fill, Done done) {
       changed_.NotifyAll();
       return;
     }
-    failed = failed_.ok() ? DiskFailed("the server shuts down") : failed_;
+    failed = failed_.ok() ? core::MakeError(absl::StatusCode::kUnavailable,
+                                            core::reason::kShuttingDown, "the server shuts down")
+                          : failed_;
   }
   done(failed);
 }

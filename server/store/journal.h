@@ -21,8 +21,9 @@ namespace fisherd::server {
 // Thread-safe. What is appended reaches the disk in its order. A thread writes what has come while
 // the last batch was being synced, in one batch.
 //
-// When the disk is full, what has come waits until there is space again. When writing fails for another
-// reason nothing is written any more: what waits and what comes is answered with DISK_FAILED.
+// When the disk is full, what has come waits until there is space again. When writing fails for
+// another reason nothing is written any more: what waits and what comes is answered with
+// DISK_FAILED.
 class Journal {
  public:
   struct Options {
@@ -35,8 +36,8 @@ class Journal {
   Journal(rocksdb::DB* database, Options options);
   // As Close.
   ~Journal();
-  // Writes what has come, and refuses what comes from now on. While a write waits for space this waits
-  // too.
+  // Writes what has come, and refuses what comes from now on. While a write waits for space this
+  // waits too.
   void Close();
 
   // Adds to a batch; called on the thread, and again if the batch has to be written again.

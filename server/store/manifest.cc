@@ -1,6 +1,8 @@
 #include "server/store/manifest.h"
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <future>
 #include <memory>
@@ -9,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/batch_reader.h"
 #include "rocksdb/options.h"
+#include "server/log.h"
 #include "server/store/disk_error.h"
 #include "server/store/records.h"
 
@@ -25,6 +28,19 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& what) {
   return DiskFailed(text);
 }
 
+// RocksDB's errors in the server's own log; it writes no log of its own, whose disk may be the one
+// that fails.
+class RocksLogger : public rocksdb::Logger {
+ public:
+  RocksLogger() : Logger(rocksdb::InfoLogLevel::ERROR_LEVEL) {}
+  using Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    char text[512];
+    vsnprintf(text, sizeof(text), format, arguments);
+    LogWarning("the manifest's database: ", text);
+  }
+};
+
 rocksdb::DBOptions DatabaseOptions(rocksdb::Env* environment) {
   rocksdb::DBOptions options;
   options.env = environment;
@@ -33,8 +49,7 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* environment) {
   // Only what a crash cut off at the log's end may be missing: what was synced before it may not.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.track_and_verify_wals_in_manifest = true;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
+  options.info_log = std::make_shared<RocksLogger>();
   options.stats_dump_period_sec = 0;
   options.max_background_jobs = 2;
   options.max_open_files = 128;

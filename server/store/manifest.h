@@ -39,7 +39,7 @@ class Manifest {
     int64_t disk_reserve = 0;
   };
   // Takes an epoch of its own, which is on disk. FAILED_PRECONDITION for a later format; DATA_LOSS
-  // if the records are damaged; UNAVAILABLE for other trouble.
+  // if the records are damaged; as in disk_error.h for other trouble.
   static absl::StatusOr<std::unique_ptr<Manifest>> Open(const Options& options);
   ~Manifest();
 

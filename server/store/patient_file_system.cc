@@ -38,8 +38,7 @@ class PatientFile : public rocksdb::FSWritableFile {
     const char* bytes = data.data();
     size_t left = data.size();
     bool waits = false;
-    rocksdb::IOStatus status;
-    while (left > 0) {
+    while (left > 0 && error_.ok()) {
       const ssize_t written = pwrite(file_, bytes, left, static_cast<off_t>(size_));
       if (written > 0) {
         bytes += written;
@@ -49,12 +48,12 @@ class PatientFile : public rocksdb::FSWritableFile {
         SetWaits(true, waits);
         absl::SleepFor(kLook);
       } else if (errno != EINTR) {
-        status = Failed("cannot write " + path_);
-        break;
+        error_ = Failed("cannot write " + path_);
       }
     }
     SetWaits(false, waits);
-    return status;
+    size_ += left;
+    return rocksdb::IOStatus::OK();
   }
 
   rocksdb::IOStatus Truncate(uint64_t size, const rocksdb::IOOptions&,
@@ -71,10 +70,12 @@ class PatientFile : public rocksdb::FSWritableFile {
     return rocksdb::IOStatus::OK();
   }
   rocksdb::IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    if (!error_.ok()) return error_;
     if (fdatasync(file_) != 0) return Failed("cannot sync " + path_);
     return rocksdb::IOStatus::OK();
   }
   rocksdb::IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+    if (!error_.ok()) return error_;
     if (fsync(file_) != 0) return Failed("cannot sync " + path_);
     return rocksdb::IOStatus::OK();
   }
@@ -98,11 +99,13 @@ class PatientFile : public rocksdb::FSWritableFile {
   const std::string path_;
   int file_;
   uint64_t size_ = 0;
+  rocksdb::IOStatus error_;  // of a write, for the next sync
 };
 
-rocksdb::IOStatus PatientFileSystem::NewWritableFile(
-    const std::string& path, const rocksdb::FileOptions&,
-    std::unique_ptr<rocksdb::FSWritableFile>* file, rocksdb::IODebugContext*) {
+rocksdb::IOStatus PatientFileSystem::NewWritableFile(const std::string& path,
+                                                     const rocksdb::FileOptions&,
+                                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                                     rocksdb::IODebugContext*) {
   int opened = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   while (opened < 0 && (IsFull() || errno == EINTR)) {
     ++waiting_;

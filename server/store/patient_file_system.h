@@ -11,9 +11,10 @@
 
 namespace fisherd::server {
 
-// A write that finds the disk full is tried again until it is done, and meanwhile nobody hears of it
-// but by blocked(): RocksDB 7.8 cannot go on with a log whose last write has failed (it aborts, where
-// its assertions are on, as in Debian's). Other errors are passed on. Thread-safe.
+// RocksDB 7.8 cannot go on with a file whose last write has failed (it aborts, where its assertions
+// are on, as in Debian's). So a write that finds the disk full is tried again until it is done, and
+// meanwhile nobody hears of it but by blocked(); and any other error of a write is told by the sync
+// after it, as a kernel does that writes late. Thread-safe.
 class PatientFileSystem : public rocksdb::FileSystemWrapper {
  public:
   PatientFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
