@@ -1,0 +1,50 @@
+#include "server/store/direct_file.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace fisherd::server {
+namespace {
+
+std::string Pattern(size_t size) {
+  std::string bytes(size, '\0');
+  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * 31 + i / 4096);
+  return bytes;
+}
+
+TEST(DirectFileTest, WritesExactlyWhatIsAppended) {
+  const std::string path = testing::TempDir() + "direct_file_test";
+  constexpr size_t kBuffer = DirectFile::kBufferBytes;
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{4095}, size_t{4096}, size_t{4097},
+                            kBuffer - 1, kBuffer, kBuffer + 1, 5 * kBuffer + 12345}) {
+    std::filesystem::remove(path);
+    auto file = DirectFile::Create(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const std::string bytes = Pattern(size);
+    // In pieces of every size up to all at once.
+    for (size_t from = 0, piece = 1; from < size; from += piece, piece = piece * 3 + 1) {
+      ASSERT_TRUE(
+          (*file)
+              ->Append(std::as_bytes(std::span(bytes).subspan(from, std::min(piece, size - from))))
+              .ok());
+    }
+    ASSERT_TRUE((*file)->Finish().ok());
+    std::stringstream text;
+    text << std::ifstream(path, std::ios::binary).rdbuf();
+    EXPECT_TRUE(text.str() == bytes) << size;
+  }
+  EXPECT_FALSE(DirectFile::Create(path).ok());  // it is there
+  std::filesystem::remove(path);
+  EXPECT_FALSE(DirectFile::Create(testing::TempDir() + "no such folder/x").ok());
+}
+
+TEST(DirectFileTest, ADirectoryIsSynced) {
+  EXPECT_TRUE(SyncDirectory(testing::TempDir()).ok());
+  EXPECT_FALSE(SyncDirectory(testing::TempDir() + "nowhere").ok());
+}
+
+}  // namespace
+}  // namespace fisherd::server
