@@ -53,34 +53,38 @@ DirectFile::~DirectFile() {
   close(file_);
 }
 
-absl::Status DirectFile::WriteBuffer(const std::byte* bytes, size_t size, int64_t offset) {
-  while (size > 0) {
-    const ssize_t written = pwrite(file_, bytes, size, offset);
+absl::Status DirectFile::WritePiece(Piece piece, int64_t offset) {
+  while (piece.size > 0) {
+    const ssize_t written = pwrite(file_, piece.bytes, piece.size, offset);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return ErrnoStatus(absl::StrCat("cannot write ", path_));
     if (written == 0) return DiskFailed(absl::StrCat("cannot write ", path_, ": nothing is taken"));
-    bytes += written;
-    size -= written;
+    piece.bytes += written;
+    piece.size -= written;
     offset += written;
     // After a short write the rest is not aligned as O_DIRECT wants it.
-    if (size > 0 && written % kBlock != 0) fcntl(file_, F_SETFL, fcntl(file_, F_GETFL) & ~O_DIRECT);
+    if (piece.size > 0 && written % kBlock != 0) {
+      fcntl(file_, F_SETFL, fcntl(file_, F_GETFL) & ~O_DIRECT);
+    }
   }
   return absl::OkStatus();
 }
 
 void DirectFile::Run() {
+  int64_t offset = 0;
   for (;;) {
-    int64_t index;
-    size_t size;
+    Piece piece;
+    bool failed;
     {
       core::MutexLock lock(&mutex_);
-      while (written_ == to_write_ && !stopping_) changed_.Wait(&mutex_);
-      if (written_ == to_write_) return;
-      index = written_;
-      size = index + 1 == to_write_ ? last_size_ : kBufferBytes;
+      while (pieces_.empty() && !stopping_) changed_.Wait(&mutex_);
+      if (pieces_.empty()) return;
+      piece = pieces_.front();
+      pieces_.pop_front();
+      failed = !status_.ok();
     }
-    absl::Status status = WriteBuffer(buffers_[index % kBuffers].get(), size,
-                                      index * static_cast<int64_t>(kBufferBytes));
+    absl::Status status = failed ? absl::OkStatus() : WritePiece(piece, offset);
+    offset += static_cast<int64_t>(piece.size);
     core::MutexLock lock(&mutex_);
     status_.Update(std::move(status));
     ++written_;
@@ -88,50 +92,72 @@ void DirectFile::Run() {
   }
 }
 
-absl::Status DirectFile::HandOver(size_t size) {
+void DirectFile::HandOver(Piece piece) {
   core::MutexLock lock(&mutex_);
-  ++filled_;
-  to_write_ = filled_;
-  last_size_ = size;
+  pieces_.push_back(piece);
+  ++handed_over_;
   changed_.NotifyAll();
-  while (to_write_ - written_ >= static_cast<int64_t>(kBuffers)) changed_.Wait(&mutex_);
-  used_ = 0;
+}
+
+absl::Status DirectFile::AwaitWritten(int64_t pieces) {
+  core::MutexLock lock(&mutex_);
+  while (written_ < pieces) changed_.Wait(&mutex_);
   return status_;
+}
+
+absl::Status DirectFile::HandOverBuffer(size_t size) {
+  HandOver({buffers_[buffer_].get(), size});
+  last_use_[buffer_] = handed_over_;
+  buffer_ = (buffer_ + 1) % kBuffers;
+  used_ = 0;
+  return AwaitWritten(last_use_[buffer_]);
 }
 
 absl::Status DirectFile::Append(std::span<const std::byte> bytes) {
   size_ += static_cast<int64_t>(bytes.size());
   while (!bytes.empty()) {
     const size_t count = std::min(bytes.size(), kBufferBytes - used_);
-    std::memcpy(buffers_[filled_ % kBuffers].get() + used_, bytes.data(), count);
+    std::memcpy(buffers_[buffer_].get() + used_, bytes.data(), count);
     used_ += count;
     bytes = bytes.subspan(count);
     if (used_ < kBufferBytes) continue;
-    if (absl::Status status = HandOver(kBufferBytes); !status.ok()) return status;
+    if (absl::Status status = HandOverBuffer(kBufferBytes); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+absl::Status DirectFile::AppendKept(std::span<const std::byte> bytes) {
+  const bool aligned =
+      used_ % kBlock == 0 && reinterpret_cast<uintptr_t>(bytes.data()) % kBlock == 0;
+  if (!aligned || bytes.size() < kBufferBytes) return Append(bytes);
+  if (used_ > 0) {
+    if (absl::Status status = HandOverBuffer(used_); !status.ok()) return status;
+  }
+  while (bytes.size() >= kBlock) {
+    const size_t count = std::min(bytes.size() / kBlock * kBlock, kBufferBytes);
+    HandOver({bytes.data(), count});
+    size_ += static_cast<int64_t>(count);
+    bytes = bytes.subspan(count);
+  }
+  return Append(bytes);
+}
+
 absl::Status DirectFile::Finish() {
-  const size_t rest = used_;
-  if (rest > 0) {
-    const size_t whole = (rest + kBlock - 1) / kBlock * kBlock;
-    std::memset(buffers_[filled_ % kBuffers].get() + rest, 0, whole - rest);
-    if (absl::Status status = HandOver(whole); !status.ok()) return status;
+  if (used_ > 0) {
+    const size_t whole = (used_ + kBlock - 1) / kBlock * kBlock;
+    std::memset(buffers_[buffer_].get() + used_, 0, whole - used_);
+    if (absl::Status status = HandOverBuffer(whole); !status.ok()) return status;
   }
-  {
-    core::MutexLock lock(&mutex_);
-    while (written_ < to_write_) changed_.Wait(&mutex_);
-    if (!status_.ok()) return status_;
-  }
+  if (absl::Status status = AwaitWritten(handed_over_); !status.ok()) return status;
   if (ftruncate(file_, size_) != 0) return ErrnoStatus(absl::StrCat("cannot cut ", path_));
-  if (fdatasync(file_) != 0) {
-    // An allocation that was put off may find no space: a file of ours alone, that nobody knows
-    // yet.
-    if (errno == ENOSPC || errno == EDQUOT) return ErrnoStatus(absl::StrCat("cannot sync ", path_));
-    return SyncFailed(absl::StrCat(path_, ": ", std::strerror(errno)));
-  }
   return absl::OkStatus();
+}
+
+absl::Status DirectFile::Sync() {
+  if (fdatasync(file_) == 0) return absl::OkStatus();
+  // An allocation that was put off may find no space: of a file that nobody knows yet.
+  if (errno == ENOSPC || errno == EDQUOT) return ErrnoStatus(absl::StrCat("cannot sync ", path_));
+  return SyncFailed(absl::StrCat(path_, ": ", std::strerror(errno)));
 }
 
 absl::Status SyncDirectory(const std::string& path) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,8 +19,8 @@
 
 namespace fisherd::server {
 
-// Written from front to end with O_DIRECT where the file system has it; a thread of its own writes
-// one buffer while the next is filled. Not thread-safe.
+// Written from front to end with O_DIRECT where the file system has it, by a thread of its own. Not
+// thread-safe.
 class DirectFile {
  public:
   static constexpr size_t kBufferBytes = 4 << 20;  // a multiple of kBlock
@@ -31,30 +32,43 @@ class DirectFile {
   ~DirectFile();
 
   absl::Status Append(std::span<const std::byte> bytes);
-  // Writes the rest, cuts the file to what was appended, and syncs it.
+  // The same of bytes that stay as they are until Finish: where their place in memory and in the
+  // file allows, they are not copied, and written while the caller goes on.
+  absl::Status AppendKept(std::span<const std::byte> bytes);
+  // Writes the rest, and cuts the file to what was appended.
   absl::Status Finish();
+  // After Finish: it is so after a crash too.
+  absl::Status Sync();
 
  private:
   static constexpr size_t kBuffers = 3;
+  struct Piece {
+    const std::byte* bytes = nullptr;
+    size_t size = 0;
+  };
 
   DirectFile(std::string path, int file);
   void Run();
-  absl::Status WriteBuffer(const std::byte* bytes, size_t size, int64_t offset);
-  // Gives the buffer that is being filled to the thread, and waits for the next.
-  absl::Status HandOver(size_t size);
+  absl::Status WritePiece(Piece piece, int64_t offset);
+  void HandOver(Piece piece) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Gives the buffer that is being filled to the thread, with so many bytes, and waits for the
+  // next.
+  absl::Status HandOverBuffer(size_t size) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status AwaitWritten(int64_t pieces) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const std::string path_;
   const int file_;
   std::array<core::AlignedArray<std::byte>, kBuffers> buffers_;
-  int64_t filled_ = 0;  // buffers handed over
-  size_t used_ = 0;     // of the one that is being filled
+  std::array<int64_t, kBuffers> last_use_{};  // pieces handed over when the buffer was
+  size_t buffer_ = 0;                         // that is being filled
+  size_t used_ = 0;                           // of it
+  int64_t handed_over_ = 0;                   // pieces
   int64_t size_ = 0;
 
   core::Mutex mutex_;
   core::CondVar changed_;
-  int64_t to_write_ ABSL_GUARDED_BY(mutex_) = 0;  // buffers, in turn
-  int64_t written_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t last_size_ ABSL_GUARDED_BY(mutex_) = kBufferBytes;  // of the last of them
+  std::deque<Piece> pieces_ ABSL_GUARDED_BY(mutex_);  // to be written
+  int64_t written_ ABSL_GUARDED_BY(mutex_) = 0;       // pieces
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

@@ -149,7 +149,7 @@ absl::Status GenerationNotFound(const std::string& name, uint64_t number) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options) {
-  for (const char* part : {"", kGenerations, kBackups, kTransfers}) {
+  for (const char* part : {"", kManifest, kGenerations, kBackups, kTransfers}) {
     if (auto s = MakeDirectory(absl::StrCat(options.directory, "/", part)); !s.ok()) return s;
   }
   const auto lock = LockDirectory(options.directory);

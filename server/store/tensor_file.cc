@@ -90,9 +90,12 @@ std::string HeaderOf(std::span<const NamedMatrix> tensors,
 
 uint32_t Crc(std::span<const std::byte> bytes) { return core::Crc32c(0, bytes); }
 
+// Writes it under a name for the time being, then gives it its own. The sync after that is the one
+// that both need.
 absl::Status WriteAll(const std::string& path, std::span<const NamedMatrix> tensors,
                       const std::string& header, std::vector<store::v1::Place>& places) {
-  auto file = DirectFile::Create(path);
+  const std::string temporary = path + ".tmp";
+  auto file = DirectFile::Create(temporary);
   if (!file.ok()) return file.status();
   VisitFailpoint("file.created");
   std::vector<uint32_t> checksums = {Crc(std::as_bytes(std::span(header)))};
@@ -100,19 +103,22 @@ absl::Status WriteAll(const std::string& path, std::span<const NamedMatrix> tens
   VisitFailpoint("file.header");
   for (size_t i = 0; i < tensors.size(); ++i) {
     std::span<const std::byte> rest = tensors[i].matrix->bytes();
-    while (!rest.empty()) {
-      const auto block = rest.first(std::min<size_t>(rest.size(), kChecksumBytes));
-      if (auto s = (*file)->Append(block); !s.ok()) return s;
-      checksums.push_back(Crc(block));
+    if (auto s = (*file)->AppendKept(rest); !s.ok()) return s;
+    for (; !rest.empty(); rest = rest.subspan(std::min<size_t>(rest.size(), kChecksumBytes))) {
+      checksums.push_back(Crc(rest.first(std::min<size_t>(rest.size(), kChecksumBytes))));
       places[i].add_crc32c(checksums.back());
-      rest = rest.subspan(block.size());
     }
     VisitFailpoint("file.data");
   }
   checksums.push_back(Crc(std::as_bytes(std::span(checksums))));
   if (auto s = (*file)->Append(std::as_bytes(std::span(checksums))); !s.ok()) return s;
+  if (auto s = (*file)->Finish(); !s.ok()) return s;
   VisitFailpoint("file.written");
-  return (*file)->Finish();
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("cannot rename ", temporary));
+  }
+  VisitFailpoint("file.renamed");
+  return (*file)->Sync();
 }
 
 // ---- Reading
@@ -254,20 +260,13 @@ absl::StatusOr<std::vector<store::v1::Place>> WriteTensorFile(
   std::vector<store::v1::Place> places;
   const std::string header = HeaderOf(tensors, metadata, places);
   const std::string path = absl::StrCat(directory, "/", name);
-  const std::string temporary = path + ".tmp";
-  unlink(temporary.c_str());
-  absl::Status status = WriteAll(temporary, tensors, header, places);
-  if (status.ok()) {
-    VisitFailpoint("file.synced");
-    if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-      status = ErrnoStatus(absl::StrCat("cannot rename ", temporary));
-    }
-  }
-  if (!status.ok()) {
-    unlink(temporary.c_str());
+  unlink((path + ".tmp").c_str());
+  if (absl::Status status = WriteAll(path, tensors, header, places); !status.ok()) {
+    unlink((path + ".tmp").c_str());
+    unlink(path.c_str());
     return status;
   }
-  VisitFailpoint("file.renamed");
+  VisitFailpoint("file.synced");
   if (absl::Status synced = SyncDirectory(directory); !synced.ok()) return synced;
   VisitFailpoint("file.directory_synced");
   return places;

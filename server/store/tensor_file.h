@@ -31,8 +31,9 @@ struct NamedMatrix {
   const core::Matrix* matrix = nullptr;
 };
 
-// Writes directory/name, which is there whole and synced when this returns, or not at all; a file
-// that is there already is replaced. Answers where each tensor is. Errors as in disk_error.h.
+// Writes directory/name, which is there whole and synced when this returns, or not at all (after a
+// crash perhaps in part: what refers to it is written later); a file that is there already is
+// replaced. Answers where each tensor is. Errors as in disk_error.h.
 absl::StatusOr<std::vector<store::v1::Place>> WriteTensorFile(
     const std::string& directory, const std::string& name, std::span<const NamedMatrix> tensors,
     const std::map<std::string, std::string>& metadata);

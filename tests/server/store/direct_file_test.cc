@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -32,6 +33,7 @@ TEST(DirectFileTest, WritesExactlyWhatIsAppended) {
               .ok());
     }
     ASSERT_TRUE((*file)->Finish().ok());
+    ASSERT_TRUE((*file)->Sync().ok());
     std::stringstream text;
     text << std::ifstream(path, std::ios::binary).rdbuf();
     EXPECT_TRUE(text.str() == bytes) << size;
@@ -39,6 +41,32 @@ TEST(DirectFileTest, WritesExactlyWhatIsAppended) {
   EXPECT_FALSE(DirectFile::Create(path).ok());  // it is there
   std::filesystem::remove(path);
   EXPECT_FALSE(DirectFile::Create(testing::TempDir() + "no such folder/x").ok());
+}
+
+// Behind whole blocks and behind others, from memory at any place.
+TEST(DirectFileTest, WhatIsKeptIsWrittenInItsPlace) {
+  const std::string path = testing::TempDir() + "direct_file_test";
+  const std::string pattern = Pattern(3 * DirectFile::kBufferBytes + 5000);
+  const auto memory = core::MakeAlignedArray<char>(pattern.size() + 64);
+  for (const size_t before : {size_t{0}, size_t{4096}, size_t{100}}) {
+    for (const size_t shift : {0, 64}) {
+      std::memcpy(memory.get() + shift, pattern.data(), pattern.size());
+      std::filesystem::remove(path);
+      auto file = DirectFile::Create(path);
+      ASSERT_TRUE(file.ok()) << file.status();
+      const std::string head = Pattern(before);
+      ASSERT_TRUE((*file)->Append(std::as_bytes(std::span(head))).ok());
+      const std::span kept(memory.get() + shift, pattern.size());
+      ASSERT_TRUE((*file)->AppendKept(std::as_bytes(kept)).ok());
+      ASSERT_TRUE((*file)->AppendKept(std::as_bytes(kept)).ok());
+      ASSERT_TRUE((*file)->Append(std::as_bytes(std::span(head))).ok());
+      ASSERT_TRUE((*file)->Finish().ok());
+      std::stringstream text;
+      text << std::ifstream(path, std::ios::binary).rdbuf();
+      EXPECT_TRUE(text.str() == head + pattern + pattern + head) << before << " " << shift;
+    }
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(DirectFileTest, ADirectoryIsSynced) {
