@@ -167,14 +167,22 @@ void Factor::LogStep(const std::shared_ptr<Ending>& ending) {
                        .bound = ending->bound,
                        .label = ending->label,
                        .parameters = ending->parameters,
-                       .batches = ending->batches};
-  if (ending->outcome != StepOutcome::kFailed) record.state = ending->to->matrix.get();
+                       .batches = {}};
+  if (ending->outcome != StepOutcome::kFailed) {
+    int64_t bytes = 0;
+    for (const auto& batch : ending->batches) bytes += kind_->SavedBytes(*batch);
+    if (bytes < kind_->state_shape().bytes()) {
+      for (const auto& batch : ending->batches) record.batches.push_back(kind_->SaveBatch(*batch));
+    } else {
+      record.state = ending->to->matrix.get();
+    }
+  }
   {
     MutexLock lock(&mutex_);
     for (const Lane& lane : lanes_) record.ended += lane.ledger.next() - 1;
   }
   ++record.ended;
-  environment_.store->LogStep(record, Then(ending, &Factor::EndStep));
+  environment_.store->LogStep(std::move(record), Then(ending, &Factor::EndStep));
 }
 
 void Factor::EndStep(const std::shared_ptr<Ending>& ending) {

@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,7 +23,6 @@
 
 namespace fisherd::core {
 
-class Batch;
 class Factor;
 
 // A factor between two steps: all that makes it what it is.
@@ -62,9 +60,10 @@ struct StepRecord {
   double bound = 0;
   uint64_t label = 0;
   const Matrix* state = nullptr;
-  // and what made it so of the state before.
+  // or, where they are smaller, what made it so of the state before (Kind::SaveBatch): one for each
+  // tower that counted.
   StepParameters parameters;
-  std::span<const std::unique_ptr<Batch>> batches;
+  std::vector<std::string> batches;
 };
 
 // Thread-safe. Called without the factor's lock. What returns a status has reached the disk when it
@@ -97,7 +96,7 @@ class FactorStore {
                              const StepRun& run, Done done) = 0;
   // Level SYNC: nobody is told of the step before it is in the log. What the record points to lives
   // until `done`.
-  virtual void LogStep(const StepRecord& record, Done done) = 0;
+  virtual void LogStep(StepRecord record, Done done) = 0;
   // A step has ended, and the next has not begun to: the factor gives an image now. Durability that
   // is reached later is told to Factor::SetDurable.
   virtual void StepEnded(const std::shared_ptr<Factor>& factor) = 0;

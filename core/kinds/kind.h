@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -58,6 +59,12 @@ class Kind {
   virtual int64_t HeldBytes(const BatchHeader& header) const = 0;
   // Empty, to be filled; nullptr if there is no memory.
   virtual std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const = 0;
+
+  // A finished batch as bytes, their number, and back: with the same bits in Advance. LoadBatch
+  // gives null for bytes that are no batch of this factor, and if there is no memory.
+  virtual int64_t SavedBytes(const Batch& batch) const = 0;
+  virtual std::string SaveBatch(const Batch& batch) const = 0;
+  virtual std::unique_ptr<Batch> LoadBatch(std::string_view bytes) const = 0;
 
   // What one step adds: to = decay·from + weight·C(batches), one finished batch per tower in their
   // order. `to` may be `from`. Returns the largest element written if `find_largest` (infinity or

@@ -251,7 +251,7 @@ absl::Status Manifest::ReadOutcomes(
 absl::Status Manifest::ReadLog(
     std::string_view name, uint64_t incarnation, int64_t after,
     const std::function<absl::Status(int64_t ended, const store::v1::LoggedStep& step,
-                                     std::string_view state)>& use) const {
+                                     std::string_view bytes)>& use) const {
   const std::unique_ptr<rocksdb::Iterator> it(database_->NewIterator({}, log_));
   const std::string last = LogKey(name, incarnation + 1, 0);
   for (it->Seek(LogKey(name, incarnation, after + 1)); it->Valid() && it->key().compare(last) < 0;
@@ -384,28 +384,39 @@ void Manifest::RecordOutcome(const std::string& factor, uint64_t incarnation, in
       std::move(done));
 }
 
-void Manifest::LogStep(const core::StepRecord& step, Journal::Done done) {
+void Manifest::LogStep(core::StepRecord step, Journal::Done done) {
   store::v1::LoggedStep record = ToRecord(step);
-  std::span<const std::byte> state;
-  if (step.state != nullptr) state = step.state->bytes();
-  record.set_crc32c(core::Crc32c(0, state));
+  std::vector<rocksdb::Slice> parts(1);  // the first is the record
+  if (step.state != nullptr) {
+    const auto bytes = step.state->bytes();
+    parts.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  for (const std::string& batch : step.batches) parts.emplace_back(batch);
+  uint32_t crc = 0;
+  int64_t size = 0;
+  for (size_t i = 1; i < parts.size(); ++i) {
+    crc = core::Crc32c(crc, std::as_bytes(std::span(parts[i].data(), parts[i].size())));
+    size += static_cast<int64_t>(parts[i].size());
+  }
+  record.set_crc32c(crc);
   const std::string text = record.SerializeAsString();
   const auto length = static_cast<uint32_t>(text.size());
   core::MutexLock lock(&mutex_);
   if (const auto found = factors_.find(step.factor); found != factors_.end()) {
     found->second.has_log = true;
-    found->second.log_bytes += static_cast<int64_t>(state.size());
-    log_bytes_ += static_cast<int64_t>(state.size());
+    found->second.log_bytes += size;
+    log_bytes_ += size;
   }
   journal_->Append(
       "log",
       [this, key = LogKey(step.factor, step.incarnation, step.ended),
        head = std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text,
-       state](rocksdb::WriteBatch& batch) {
+       batches = std::move(step.batches), parts](rocksdb::WriteBatch& batch) mutable {
         const rocksdb::Slice key_parts[] = {key};
-        const rocksdb::Slice value_parts[] = {
-            head, {reinterpret_cast<const char*>(state.data()), state.size()}};
-        batch.Put(log_, rocksdb::SliceParts(key_parts, 1), rocksdb::SliceParts(value_parts, 2));
+        parts[0] = head;
+        for (size_t i = 0; i < batches.size(); ++i) parts[i + 1] = batches[i];
+        batch.Put(log_, rocksdb::SliceParts(key_parts, 1),
+                  rocksdb::SliceParts(parts.data(), static_cast<int>(parts.size())));
       },
       std::move(done));
 }

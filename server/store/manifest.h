@@ -72,7 +72,7 @@ class Manifest {
   absl::Status ReadLog(
       std::string_view name, uint64_t incarnation, int64_t after,
       const std::function<absl::Status(int64_t ended, const store::v1::LoggedStep& step,
-                                       std::string_view state)>& use) const;
+                                       std::string_view bytes)>& use) const;
   // Bytes of states that were logged and that no generation covers yet.
   int64_t log_bytes() const;
 
@@ -85,7 +85,7 @@ class Manifest {
   absl::Status RecordDamping(std::string_view name, std::optional<double> value);
   void RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
                      const core::StepRun& run, Journal::Done done);
-  void LogStep(const core::StepRecord& step, Journal::Done done);
+  void LogStep(core::StepRecord step, Journal::Done done);
 
   struct NamedGeneration {
     std::string name;

@@ -139,7 +139,10 @@ store::v1::LoggedStep ToRecord(const core::StepRecord& step) {
   store::v1::LoggedStep record;
   record.set_ledger(step.ledger);
   *record.mutable_run() = ToRecord(step.run);
-  if (step.state == nullptr) return record;
+  if (step.state == nullptr && step.batches.empty()) return record;
+  record.set_decay(step.parameters.decay);
+  record.set_weight(step.parameters.weight);
+  for (const std::string& batch : step.batches) record.add_batch_bytes(batch.size());
   *record.mutable_version() = ToProto(step.version);
   record.set_total_weight(step.total_weight);
   record.set_bound(step.bound);

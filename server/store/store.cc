@@ -80,8 +80,9 @@ absl::StatusOr<int> LockDirectory(const std::string& directory) {
       absl::StrCat("another fisherd has the data directory ", directory, " open"));
 }
 
-// Where the newest state of a restored factor is.
+// The newest state of a restored factor that is whole somewhere.
 struct StatePlace {
+  int64_t ended = 0;                      // steps that are in it
   std::optional<store::v1::Place> place;  // of a generation's file
   std::string path;
   std::string logged;  // else its elements, from the log; else it is the initial one
@@ -104,7 +105,9 @@ absl::Status Replay(int64_t ended, const store::v1::LoggedStep& step, std::strin
   image.total_weight = step.total_weight();
   image.bound = step.bound();
   image.label = step.label();
+  if (step.batch_bytes_size() > 0) return absl::OkStatus();
   state.logged = std::string(elements);
+  state.ended = ended;
   return absl::OkStatus();
 }
 
@@ -237,7 +240,9 @@ absl::Status Store::RestoreFactor(const std::string& name, core::FactorRegistry&
     saved->ledgers.resize(std::max(saved->ledgers.size(), image->ledgers.size()));
     saved->results = std::move(image->results);
     *image = *std::move(saved);
-    state = {.place = newest.covariance(), .path = GenerationPath(newest.file())};
+    state = {.ended = image->ended(),
+             .place = newest.covariance(),
+             .path = GenerationPath(newest.file())};
   }
   const uint64_t incarnation = image->version.incarnation;
   const auto replay = [&](int64_t ended, const auto& step, std::string_view elements) {
@@ -251,9 +256,32 @@ absl::Status Store::RestoreFactor(const std::string& name, core::FactorRegistry&
   };
   if (auto s = manifest_->ReadOutcomes(name, incarnation, remember); !s.ok()) return s;
   if (absl::Status status = RestoreResults(stored, *image); !status.ok()) return status;
-  return registry.Restore(*image, [&](const core::Kind&, core::Backend&, core::Matrix& matrix) {
-    return FillState(state, image->spec, matrix);
+  return registry.Restore(*image, [&](const auto& kind, auto& backend, core::Matrix& matrix) {
+    absl::Status status = FillState(state, image->spec, matrix);
+    return status.ok() ? AdvanceByLog(*image, state.ended, kind, backend, matrix) : status;
   });
+}
+
+// The steps after that state, of which the log has the batches.
+absl::Status Store::AdvanceByLog(const core::FactorImage& image, int64_t after,
+                                 const core::Kind& kind, core::Backend& backend,
+                                 core::Matrix& state) const {
+  const auto advance = [&](int64_t, const store::v1::LoggedStep& step, std::string_view bytes) {
+    std::vector<std::unique_ptr<core::Batch>> batches;
+    std::vector<const core::Batch*> views;
+    for (const uint64_t size : step.batch_bytes()) {
+      if (size > bytes.size()) return Damaged("a logged batch is cut short");
+      batches.push_back(kind.LoadBatch(bytes.substr(0, size)));
+      if (batches.back() == nullptr) return Damaged("a logged batch cannot be read");
+      views.push_back(batches.back().get());
+      bytes.remove_prefix(size);
+    }
+    if (views.empty()) return absl::OkStatus();  // it FAILED
+    kind.Advance({.decay = step.decay(), .weight = step.weight()}, views, false, state, state,
+                 backend);
+    return absl::OkStatus();
+  };
+  return manifest_->ReadLog(image.name, image.version.incarnation, after, advance);
 }
 
 // The results that were saved with the state, if they are still registered.

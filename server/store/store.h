@@ -69,8 +69,8 @@ class Store : public core::FactorStore {
                      const core::StepRun& run, Done done) override {
     manifest_->RecordOutcome(factor, incarnation, ledger, run, std::move(done));
   }
-  void LogStep(const core::StepRecord& record, Done done) override {
-    manifest_->LogStep(record, std::move(done));
+  void LogStep(core::StepRecord record, Done done) override {
+    manifest_->LogStep(std::move(record), std::move(done));
   }
   void StepEnded(const std::shared_ptr<core::Factor>& factor) override;
   void WantDurable(const std::string& factor) override;
@@ -100,6 +100,8 @@ class Store : public core::FactorStore {
   Store(Options options, int lock) : options_(std::move(options)), lock_(lock) {}
   std::string GenerationPath(uint64_t file) const;
   absl::Status RestoreFactor(const std::string& name, core::FactorRegistry& registry);
+  absl::Status AdvanceByLog(const core::FactorImage& image, int64_t after, const core::Kind& kind,
+                            core::Backend& backend, core::Matrix& state) const;
   absl::Status RestoreResults(const Manifest::Factor& stored, core::FactorImage& image) const;
   absl::Status PutSaved(const std::string& name, core::FactorImage image,
                         std::unique_ptr<core::Matrix> state, bool replace);

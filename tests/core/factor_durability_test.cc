@@ -39,7 +39,7 @@ class ScriptedStore : public FactorStore {
     calls_.push_back(std::move(done));
     changed_.NotifyAll();
   }
-  void LogStep(const StepRecord& record, Done done) override {
+  void LogStep(StepRecord record, Done done) override {
     MutexLock lock(&mutex_);
     Logged logged{record.run, record.ended, record.version, record.total_weight, {}};
     if (record.state != nullptr) {

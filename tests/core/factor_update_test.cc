@@ -607,7 +607,7 @@ class OneImageStore : public FactorStore {
   absl::Status RecordDamping(std::string_view, std::optional<double>) override {
     return absl::OkStatus();
   }
-  void LogStep(const StepRecord&, Done) override { FAIL() << "no factor is at level SYNC"; }
+  void LogStep(StepRecord, Done) override { FAIL() << "no factor is at level SYNC"; }
   void RecordOutcome(const std::string&, uint64_t, int, const StepRun& run, Done done) override {
     {
       MutexLock lock(&mutex_);

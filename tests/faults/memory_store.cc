@@ -40,7 +40,7 @@ void MemoryStore::RecordOutcome(const std::string& factor, uint64_t incarnation,
   done(absl::OkStatus());
 }
 
-void MemoryStore::LogStep(const core::StepRecord&, Done done) {
+void MemoryStore::LogStep(core::StepRecord, Done done) {
   done(absl::UnimplementedError("this store has no log"));
 }
 

@@ -34,7 +34,7 @@ class MemoryStore : public core::FactorStore {
   }
   void RecordOutcome(const std::string& factor, uint64_t incarnation, int ledger,
                      const core::StepRun& run, Done done) override;
-  void LogStep(const core::StepRecord& record, Done done) override;
+  void LogStep(core::StepRecord record, Done done) override;
   void StepEnded(const std::shared_ptr<core::Factor>& factor) override;
   void WantDurable(const std::string&) override {}
 

@@ -12,6 +12,7 @@
 #include "core/kernels/advance.h"
 #include "core/kinds/fully_connected_diagonal/batch.h"
 #include "core/kinds/fully_connected_diagonal/contribution.h"
+#include "core/kinds/fully_connected_diagonal/saved_batch.h"
 
 namespace fisherd::core {
 namespace {
@@ -44,6 +45,15 @@ class FullyConnectedDiagonal final : public Kind {
   std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const override {
     if (header.form == BatchForm::kContribution) return NewContribution(header, spec_.dtype);
     return NewFullyConnectedDiagonalBatch(header, spec_.dtype);
+  }
+  int64_t SavedBytes(const Batch& batch) const override {
+    return SavedBatchBytes(Typed(&batch), layer_.input_size, state_shape());
+  }
+  std::string SaveBatch(const Batch& batch) const override {
+    return core::SaveBatch(Typed(&batch), layer_.input_size, state_shape());
+  }
+  std::unique_ptr<Batch> LoadBatch(std::string_view bytes) const override {
+    return core::LoadBatch(bytes, layer_.input_size, state_shape());
   }
   double Advance(const StepParameters& step, std::span<const Batch* const> batches,
                  bool find_largest, const Matrix& from, Matrix& to,

@@ -201,6 +201,44 @@ TEST_F(StoreTest, UnderSyncEveryStepSurvives) {
   EXPECT_EQ(Value("f"), After(6));
 }
 
+// What is smaller is logged: here the batches; then the state, which is taken from there.
+TEST_F(StoreTest, UnderSyncStepsAreMadeAgainFromTheirBatches) {
+  core::FactorSpec spec = Spec(40, 50, true, 2);
+  spec.durability = DurabilityLevel::kSync;
+  auto factor = Create("f", spec);
+  std::vector<std::shared_ptr<core::CountingListener>> streams = {OpenTower(*factor, 0, 1),
+                                                                  OpenTower(*factor, 1, 2)};
+  const auto step = [&](int64_t number, int64_t rows) {
+    for (int tower = 0; tower < 2; ++tower) {
+      Floats batch(static_cast<size_t>(rows * 90));
+      for (size_t i = 0; i < batch.size(); ++i) {
+        batch[i] = 0.1f * static_cast<float>((i * 7 + number * 31 + tower) % 13) - 0.5f;
+      }
+      ASSERT_TRUE(
+          Send(*factor, Header(*factor, number, rows, tower), batch, streams[tower].get()).ok());
+    }
+    ASSERT_TRUE(ReadAfter(*factor, number).ok());
+  };
+  for (int64_t number = 1; number <= 3; ++number) step(number, number);
+  const Floats three = Elements(Read(*factor));
+  const double weight = Describe("f").total_weight;
+  Crash();
+  EXPECT_EQ(Value("f"), three);
+  EXPECT_EQ(Describe("f").total_weight, weight);
+  EXPECT_EQ(Describe("f").next, 4);
+  factor = *registry_->Find("f");
+  streams = {OpenTower(*factor, 0, 1), OpenTower(*factor, 1, 2)};
+  step(4, 2);
+  step(5, 500);  // larger than the state
+  step(6, 1);
+  const Floats six = Elements(Read(*factor));
+  Crash();
+  EXPECT_EQ(Value("f"), six);
+  Snapshot();
+  Crash();
+  EXPECT_EQ(Value("f"), six);
+}
+
 TEST_F(StoreTest, UnderSyncAStepThatFailedIsInTheLogToo) {
   Create("f", SpecAt(DurabilityLevel::kSync));
   Steps("f", 1);
