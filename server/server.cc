@@ -9,11 +9,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "core/backend_cpu.h"
+#include "core/compute_pool.h"
+#include "core/timer_queue.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "server/data_service.h"
+#include "server/factor_service.h"
+#include "server/session_table.h"
+#include "server/shared_memory_door.h"
+#include "server/store/store.h"
 #include "server/unix_socket.h"
+#include "server/waiting_reads.h"
 
 namespace fisherd::server {
 namespace {
@@ -104,22 +114,50 @@ void SetTransport(grpc::ServerBuilder& builder) {
                              kLeastPingIntervalMs);
 }
 
-Server::Server(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
-               std::unique_ptr<SharedMemoryDoor> door)
-    : store_(std::move(store)),
-      pool_(std::make_unique<core::ComputePool>(options.compute_threads)),
-      backend_(pool_.get()),
-      timers_(std::make_unique<core::TimerQueue>()),
-      registry_(RegistryOptionsOf(options, durability, &backend_, pool_.get(), timers_.get())),
-      sessions_(options.max_streams),
-      once_calls_(options.max_streams),
-      door_(std::move(door)),
-      service_(&registry_, &sessions_, &once_calls_,
-               {.registry = &registry_,
-                .waiting_reads = &waiting_reads_,
-                .stall_timeout = options.read_stall_timeout},
-               door_.get()),
-      data_service_(store_.get()) {}
+struct Server::Rooms {
+  Rooms(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
+        std::unique_ptr<SharedMemoryDoor> door)
+      : store(std::move(store)),
+        pool(std::make_unique<core::ComputePool>(options.compute_threads)),
+        backend(pool.get()),
+        timers(std::make_unique<core::TimerQueue>()),
+        registry(RegistryOptionsOf(options, durability, &backend, pool.get(), timers.get())),
+        sessions(options.max_streams),
+        once_calls(options.max_streams),
+        door(std::move(door)),
+        factor_service(&registry, &sessions, &once_calls,
+                       {.registry = &registry,
+                        .waiting_reads = &waiting_reads,
+                        .stall_timeout = options.read_stall_timeout},
+                       this->door.get()),
+        data_service(this->store.get()) {}
+
+  // Without calls by now.
+  ~Rooms() {
+    if (store != nullptr) store->Close();  // calls back on the pool until then
+    timers = nullptr;                      // schedules on the pool
+    pool = nullptr;                        // runs what factors have scheduled until it goes
+  }
+
+  // Null: no data directory. Outlives the factors; what it calls back of theirs ends with the pool.
+  const std::unique_ptr<Store> store;
+  std::unique_ptr<core::ComputePool> pool;
+  core::BackendCpu backend;
+  std::unique_ptr<core::TimerQueue> timers;
+  core::FactorRegistry registry;
+  SessionTable sessions;
+  OnceTable once_calls;
+  WaitingReads waiting_reads;
+  const std::unique_ptr<SharedMemoryDoor> door;  // null: no memory is shared
+  FactorService factor_service;
+  DataService data_service;
+};
+
+Server::Server(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
+
+Server::~Server() { Shutdown(absl::ZeroDuration()); }
+
+std::string Server::backend_name() const { return rooms_->backend.name(); }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const Durability& given) {
@@ -141,9 +179,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
     door = *std::move(opened);
   }
   std::unique_ptr<Server> server(
-      new Server(options, durability, std::move(store), std::move(door)));
+      new Server(std::make_unique<Rooms>(options, durability, std::move(store), std::move(door))));
   if (durability.restore != nullptr) {
-    if (absl::Status status = durability.restore(server->registry_); !status.ok()) return status;
+    absl::Status status = durability.restore(server->rooms_->registry);
+    if (!status.ok()) return status;
   }
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
   return server;
@@ -159,8 +198,8 @@ absl::Status Server::Listen(const Options& options) {
     }
     builder.AddListeningPort(options.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
   }
-  builder.RegisterService(&service_);
-  builder.RegisterService(&data_service_);
+  builder.RegisterService(&rooms_->factor_service);
+  builder.RegisterService(&rooms_->data_service);
   // For the calls that wait for disks: a thread each, above one that listens.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
@@ -203,21 +242,14 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
 void Server::Shutdown(absl::Duration grace) {
   if (grpc_server_ == nullptr) return;
   grpc_server_->GetHealthCheckService()->Shutdown();
-  sessions_.Shutdown();
-  once_calls_.Shutdown();
-  waiting_reads_.Shutdown();
-  registry_.watchers().Shutdown();
+  rooms_->sessions.Shutdown();
+  rooms_->once_calls.Shutdown();
+  rooms_->waiting_reads.Shutdown();
+  rooms_->registry.watchers().Shutdown();
   grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   grpc_server_->Wait();
   grpc_server_ = nullptr;
-  if (store_ != nullptr) store_->Close();
-}
-
-Server::~Server() {
-  Shutdown(absl::ZeroDuration());
-  if (store_ != nullptr) store_->Close();  // calls back on the pool until then
-  timers_ = nullptr;                       // schedules on the pool
-  pool_ = nullptr;
+  if (rooms_->store != nullptr) rooms_->store->Close();
 }
 
 }  // namespace fisherd::server

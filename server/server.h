@@ -3,6 +3,7 @@
 #ifndef FISHERD_SERVER_SERVER_H_
 #define FISHERD_SERVER_SERVER_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,21 +11,15 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "core/backend_cpu.h"
-#include "core/compute_pool.h"
 #include "core/factor_registry.h"
 #include "core/factor_store.h"
-#include "core/timer_queue.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/server.h"
-#include "grpcpp/server_builder.h"
-#include "server/data_service.h"
-#include "server/factor_service.h"
 #include "server/options.h"
-#include "server/session_table.h"
-#include "server/shared_memory_door.h"
-#include "server/store/store.h"
-#include "server/waiting_reads.h"
+
+namespace grpc {
+class Server;
+class ServerBuilder;
+}  // namespace grpc
 
 namespace fisherd::server {
 
@@ -61,7 +56,7 @@ class Server {
 
   // Of the first HOST:PORT; 0 if there is none.
   int port() const { return port_; }
-  std::string backend_name() const { return backend_.name(); }
+  std::string backend_name() const;
 
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
@@ -72,24 +67,12 @@ class Server {
   void Shutdown(absl::Duration grace);
 
  private:
-  Server(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
-         std::unique_ptr<SharedMemoryDoor> door);
+  struct Rooms;  // where calls are served
+  explicit Server(std::unique_ptr<Rooms> rooms);
   absl::Status Listen(const Options& options);
   absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
-  // Null: no data directory. Outlives the factors; what it calls back of theirs ends with the pool.
-  const std::unique_ptr<Store> store_;
-  // The pool runs what factors have scheduled until it goes, so it goes first: see ~Server.
-  std::unique_ptr<core::ComputePool> pool_;
-  core::BackendCpu backend_;
-  std::unique_ptr<core::TimerQueue> timers_;
-  core::FactorRegistry registry_;
-  SessionTable sessions_;
-  OnceTable once_calls_;
-  WaitingReads waiting_reads_;
-  const std::unique_ptr<SharedMemoryDoor> door_;  // null: no memory is shared
-  FactorService service_;
-  DataService data_service_;
+  const std::unique_ptr<Rooms> rooms_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> grpc_server_;
 };

@@ -10,6 +10,7 @@
 #include "client/ctl/fisherctl.h"
 #include "fisherd/client.h"
 #include "server/server.h"
+#include "tests/test_path.h"
 
 namespace fisherd {
 namespace {
@@ -72,8 +73,7 @@ class DataTest : public testing::Test {
     return reading.ok() ? reading->value.diag_part()[0] : -1;
   }
 
-  const std::string directory_ = testing::TempDir() + "data_test_" +
-                                 testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string directory_ = TestPath();
   std::unique_ptr<server::Server> server_;
   std::optional<Client> client_;
   std::ostringstream out_, err_;

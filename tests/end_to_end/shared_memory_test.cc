@@ -9,6 +9,7 @@
 
 #include "fisherd/client.h"
 #include "tests/end_to_end/server_fixture.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -19,8 +20,7 @@ constexpr int64_t kBatchBytes = kRows * 160;
 class SharedMemoryTest : public ServerTest {
  protected:
   SharedMemoryTest() {
-    options_.shared_memory =
-        testing::TempDir() + "fisherd_shared_memory_test_" + std::to_string(getpid());
+    options_.shared_memory = TestPath();
     options_.shared_memory_limit = int64_t{1} << 30;
   }
 

@@ -17,6 +17,7 @@
 #include "tests/faults/fault_test.h"
 #include "tests/faults/server_process.h"
 #include "tests/long_tests.h"
+#include "tests/test_path.h"
 
 namespace fisherd::faults {
 namespace {
@@ -137,8 +138,7 @@ class CrashTest : public testing::Test {
     return Eigen::Map<const Matrix<float>>(diag.diag_part().data(), rows, diag.weight().cols());
   }
 
-  const std::string directory_ = testing::TempDir() + "crash_test_" +
-                                 testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string directory_ = TestPath();
   // No trainer goes beyond it, so that there is something left to disturb.
   std::atomic<int64_t> allowed_ = std::numeric_limits<int64_t>::max();
   ServerProcess server_{directory_};

@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "tests/faults/fault_test.h"
 #include "tests/faults/server_process.h"
+#include "tests/test_path.h"
 
 namespace fisherd::faults {
 namespace {
@@ -95,13 +96,7 @@ class DiskTest : public testing::TestWithParam<v1::DurabilityLevel> {
     return "";
   }
 
-  const std::string directory_ =
-      testing::TempDir() + "disk_test_" +
-      std::filesystem::path(testing::UnitTest::GetInstance()->current_test_info()->name())
-          .stem()
-          .filename()
-          .string() +
-      std::to_string(getpid());
+  const std::string directory_ = TestPath();
   const std::string control_ = directory_ + "/control";
   ServerProcess server_{directory_};
   Training training_;

@@ -10,6 +10,7 @@
 
 #include "tests/faults/fault_test.h"
 #include "tests/long_tests.h"
+#include "tests/test_path.h"
 
 namespace fisherd::faults {
 namespace {
@@ -17,8 +18,7 @@ namespace {
 class SharedMemoryTest : public FaultTest {
  protected:
   SharedMemoryTest() {
-    options_.shared_memory =
-        testing::TempDir() + "fisherd_fault_test_memory_" + std::to_string(getpid());
+    options_.shared_memory = TestPath();
     options_.shared_memory_limit = int64_t{1} << 30;
   }
 

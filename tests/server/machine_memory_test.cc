@@ -5,6 +5,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -12,8 +13,7 @@ namespace {
 class MachineMemoryTest : public testing::Test {
  protected:
   void SetUp() override {
-    root_ =
-        testing::TempDir() + "/" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    root_ = TestPath();
     std::filesystem::remove_all(root_);
     Write("/proc/meminfo", "MemTotal:       4096 kB\nMemFree:        1024 kB\n");
   }

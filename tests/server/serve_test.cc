@@ -12,6 +12,7 @@
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
 #include "server/server.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -23,8 +24,7 @@ class ServeDeathTest : public testing::Test {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     options_.listen = {"127.0.0.1:0"};
     options_.state_budget = options_.batch_budget = 1 << 20;
-    options_.port_file = testing::TempDir() + "/fisherd_serve_test_port_" +
-                         testing::UnitTest::GetInstance()->current_test_info()->name();
+    options_.port_file = TestPath() + ".port";
     std::filesystem::remove(options_.port_file);
   }
 
@@ -40,8 +40,11 @@ class ServeDeathTest : public testing::Test {
     _exit(Serve(options_));
   }
 
-  const std::string socket_path_ =
-      testing::TempDir() + "fisherd_serve_test_" + std::to_string(getpid());
+  // Of the process that the death test began in: its child makes the socket.
+  const std::string socket_path_ = [] {
+    setenv("FISHERD_TEST_SOCKET", TestPath().c_str(), 0);
+    return std::getenv("FISHERD_TEST_SOCKET");
+  }();
   Options options_;
 };
 

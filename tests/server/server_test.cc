@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -25,7 +26,7 @@ Options TestOptions() {
 
 TEST(ServerTest, TakesAFreePortAndWritesItDown) {
   Options options = TestOptions();
-  options.port_file = testing::TempDir() + "/fisherd_server_test_port";
+  options.port_file = TestPath();
   std::filesystem::remove(options.port_file);
   const auto server = Server::Start(options);
   ASSERT_TRUE(server.ok()) << server.status();
@@ -48,7 +49,7 @@ TEST(ServerTest, APortThatIsTakenIsAnError) {
 }
 
 TEST(ServerTest, ServesAtASocketBesideAPort) {
-  const std::string path = absl::StrCat(testing::TempDir(), "fisherd_server_test_", getpid());
+  const std::string path = TestPath();
   Options options = TestOptions();
   options.listen.insert(options.listen.begin(), "unix:" + path);
   {
@@ -88,8 +89,7 @@ std::string AnnouncementOf(Server& server) {
 }
 
 TEST(ServerTest, TellsStreamsWhereMemoryIsShared) {
-  const std::string path =
-      absl::StrCat(testing::TempDir(), "fisherd_server_test_memory_", getpid());
+  const std::string path = TestPath();
   Options options = TestOptions();
   EXPECT_EQ(AnnouncementOf(**Server::Start(options)), "");
   options.shared_memory = path;

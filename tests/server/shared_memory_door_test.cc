@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/server/memory_file.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -108,9 +109,7 @@ class SharedMemoryDoorTest : public testing::Test {
   }
 
   SharedMemoryDoor::Options options_ = {
-      .path = testing::TempDir() + "fisherd_door_test_" + std::to_string(getpid()),
-      .limit = 1 << 20,
-      .handshake_timeout = absl::Minutes(10)};
+      .path = TestPath(), .limit = 1 << 20, .handshake_timeout = absl::Minutes(10)};
   std::unique_ptr<SharedMemoryDoor> door_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -32,8 +33,7 @@ class UnixSocketTest : public testing::Test {
     return fd;
   }
 
-  const std::string path_ =
-      testing::TempDir() + "fisherd_unix_socket_test_" + std::to_string(getpid());
+  const std::string path_ = TestPath();
 };
 
 TEST_F(UnixSocketTest, PathsAreToldFromHosts) {

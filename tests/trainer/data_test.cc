@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::trainer {
 namespace {
@@ -25,8 +26,7 @@ std::string Line(const std::string& pixel, const std::string& label) {
 }
 
 std::string WriteFile(const std::string& text) {
-  const std::string path = testing::TempDir() + "/digits_" +
-                           testing::UnitTest::GetInstance()->current_test_info()->name() + ".csv";
+  const std::string path = TestPath() + ".csv";
   std::ofstream(path) << text;
   return path;
 }
@@ -42,7 +42,7 @@ TEST(ReadDigitsTest, ScalesPixelsAndTakesLabels) {
 }
 
 TEST(ReadDigitsTest, ReadsGzip) {
-  const std::string path = testing::TempDir() + "/digits.csv.gz";
+  const std::string path = TestPath();
   const std::string text = Line("8", "1");
   gzFile file = gzopen(path.c_str(), "wb");
   ASSERT_EQ(gzwrite(file, text.data(), text.size()), static_cast<int>(text.size()));

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::trainer {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(DemoTest, AServerThatDoesNotStart) {
-  const std::string out = testing::TempDir() + "/demo_test/out";
+  const std::string out = TestPath() + "/out";
   for (const std::string program : {"false", "/nonexistent/fisherd"}) {
     absl::Status status = RunDemo({.command = "demo", .fisherd = program, .out = out});
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
@@ -27,7 +28,7 @@ TEST(DemoTest, AServerThatDoesNotStart) {
 }
 
 TEST(DemoTest, AFolderThatCannotBe) {
-  const std::string file = testing::TempDir() + "/demo_test_file";
+  const std::string file = TestPath();
   std::ofstream{file} << "a file";
   absl::Status status = RunDemo({.command = "demo", .fisherd = "false", .out = file + "/out"});
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);

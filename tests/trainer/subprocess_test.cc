@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::trainer {
 namespace {
@@ -50,7 +51,7 @@ TEST(SubprocessTest, ItsOwnerTakesItAlong) {
 }
 
 TEST(SubprocessTest, LogAndInheritedDescriptor) {
-  const std::string log = testing::TempDir() + "/subprocess.log";
+  const std::string log = TestPath();
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   const std::string command =

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_path.h"
 
 namespace fisherd::trainer {
 namespace {
@@ -30,7 +31,7 @@ TEST(TowerTest, NeedsTheData) {
 
 TEST(TowerTest, NeedsEnoughData) {
   Options options = SomeOptions();
-  options.data = testing::TempDir() + "/few_digits.csv";
+  options.data = TestPath();
   std::ofstream file(options.data);
   for (int i = 0; i < 64; ++i) file << "0,";
   file << "0\n";

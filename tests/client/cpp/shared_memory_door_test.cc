@@ -13,6 +13,8 @@
 #include <functional>
 #include <thread>
 
+#include "tests/test_path.h"
+
 namespace fisherd {
 namespace {
 
@@ -85,8 +87,7 @@ class SharedMemoryDoorTest : public testing::Test {
     EXPECT_THAT(std::string(door.status().message()), HasSubstr(why));
   }
 
-  const std::string path_ =
-      testing::TempDir() + "fisherd_client_door_test_" + std::to_string(getpid());
+  const std::string path_ = TestPath();
   const int listener_ = socket(AF_UNIX, SOCK_STREAM, 0);
   const int memory_ = memfd_create("test", MFD_CLOEXEC);
   std::thread server_;

@@ -10,6 +10,7 @@
 
 #include "client/cpp/crc32c.h"
 #include "tests/client/fake_server.h"
+#include "tests/test_path.h"
 
 namespace fisherd::ctl {
 namespace {
@@ -148,11 +149,11 @@ TEST_F(FisherctlTest, GetsACovariance) {
 TEST_F(FisherctlTest, ReadsInTheTypeOfTheState) {
   dtype_.Set(v1::DATA_TYPE_FLOAT64);
   ServeElements();
-  const std::string path = testing::TempDir() + "fisherctl_test.npy";
+  const std::string path = TestPath() + ".npy";
   EXPECT_EQ(Run({"get", "f", "--output", path, "--json"}), kDone) << err_.str();
   EXPECT_EQ(read_.Get().dtype(), v1::DATA_TYPE_FLOAT64);
   EXPECT_THAT(out_.str(), HasSubstr("\"shape\":[3,2],\"min\":0,\"max\":5"));
-  EXPECT_THAT(out_.str(), HasSubstr("fisherctl_test.npy\"}"));
+  EXPECT_THAT(out_.str(), HasSubstr(".npy\"}"));
   EXPECT_EQ(std::filesystem::file_size(path), 128 + 6 * sizeof(double));
   std::filesystem::remove(path);
 }

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/test_path.h"
+
 namespace fisherd::ctl {
 namespace {
 
@@ -32,7 +34,7 @@ TEST(NpyTest, TheHeaderIsNumPys) {
 }
 
 TEST(NpyTest, ElementsFollowRowByRow) {
-  const std::string path = testing::TempDir() + "npy_test.npy";
+  const std::string path = TestPath();
   const Matrix<double> wide = Matrix<double>::Random(4, 5);
   ASSERT_TRUE(WriteNpy(path, wide.middleCols(1, 3)).ok());
   const std::string contents = Contents(path);

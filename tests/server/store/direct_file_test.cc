@@ -7,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/test_path.h"
+
 namespace fisherd::server {
 namespace {
 
@@ -17,7 +19,7 @@ std::string Pattern(size_t size) {
 }
 
 TEST(DirectFileTest, WritesExactlyWhatIsAppended) {
-  const std::string path = testing::TempDir() + "direct_file_test";
+  const std::string path = TestPath();
   constexpr size_t kBuffer = DirectFile::kBufferBytes;
   for (const size_t size : {size_t{0}, size_t{1}, size_t{4095}, size_t{4096}, size_t{4097},
                             kBuffer - 1, kBuffer, kBuffer + 1, 5 * kBuffer + 12345}) {
@@ -45,7 +47,7 @@ TEST(DirectFileTest, WritesExactlyWhatIsAppended) {
 
 // Behind whole blocks and behind others, from memory at any place.
 TEST(DirectFileTest, WhatIsKeptIsWrittenInItsPlace) {
-  const std::string path = testing::TempDir() + "direct_file_test";
+  const std::string path = TestPath();
   const std::string pattern = Pattern(3 * DirectFile::kBufferBytes + 5000);
   const auto memory = core::MakeAlignedArray<char>(pattern.size() + 64);
   for (const size_t before : {size_t{0}, size_t{4096}, size_t{100}}) {

@@ -5,6 +5,7 @@
 
 #include "server/store/disk_error.h"
 #include "tests/core/factor_harness.h"
+#include "tests/test_path.h"
 
 namespace fisherd::server {
 namespace {
@@ -28,8 +29,7 @@ class DirectoryHolder {
     return store.ok() ? *std::move(store) : nullptr;
   }
 
-  const std::string directory_ = testing::TempDir() + "store_test_" +
-                                 testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string directory_ = TestPath();
   std::unique_ptr<Store> store_;
 };
 

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <sstream>
 
+#include "tests/test_path.h"
+
 namespace fisherd::server {
 namespace {
 
@@ -42,7 +44,7 @@ class TensorFileTest : public testing::Test {
     std::ofstream(path_, std::ios::binary | std::ios::trunc) << contents;
   }
 
-  const std::string directory_ = testing::TempDir() + "tensor_file_test";
+  const std::string directory_ = TestPath();
   const std::string path_ = directory_ + "/7.safetensors";
 };
 
