@@ -7,9 +7,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "core/backend_cpu.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "server/shared_memory_door.h"
 #include "tests/test_path.h"
 
 namespace fisherd::server {
