@@ -40,7 +40,6 @@ absl::StatusOr<std::unique_ptr<DirectFile>> DirectFile::Create(const std::string
 
 DirectFile::DirectFile(std::string path, int file) : path_(std::move(path)), file_(file) {
   for (auto& buffer : buffers_) buffer = NewBuffer();
-  thread_ = std::thread([this] { Run(); });
 }
 
 DirectFile::~DirectFile() {
@@ -49,7 +48,7 @@ DirectFile::~DirectFile() {
     stopping_ = true;
     changed_.NotifyAll();
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
   close(file_);
 }
 
@@ -70,8 +69,7 @@ absl::Status DirectFile::WritePiece(Piece piece, int64_t offset) {
   return absl::OkStatus();
 }
 
-void DirectFile::Run() {
-  int64_t offset = 0;
+void DirectFile::Run(int64_t offset) {
   for (;;) {
     Piece piece;
     bool failed;
@@ -93,10 +91,20 @@ void DirectFile::Run() {
 }
 
 void DirectFile::HandOver(Piece piece) {
-  core::MutexLock lock(&mutex_);
-  pieces_.push_back(piece);
+  const int64_t offset = handed_over_bytes_;
+  handed_over_bytes_ += static_cast<int64_t>(piece.size);
   ++handed_over_;
-  changed_.NotifyAll();
+  if (handed_over_bytes_ > kThreadPays && !thread_.joinable()) {
+    thread_ = std::thread([this, offset] { Run(offset); });
+  }
+  core::MutexLock lock(&mutex_);
+  if (thread_.joinable()) {
+    pieces_.push_back(piece);
+    changed_.NotifyAll();
+  } else {
+    if (status_.ok()) status_ = WritePiece(piece, offset);
+    ++written_;
+  }
 }
 
 absl::Status DirectFile::AwaitWritten(int64_t pieces) {

@@ -19,8 +19,8 @@
 
 namespace fisherd::server {
 
-// Written from front to end with O_DIRECT where the file system has it, by a thread of its own. Not
-// thread-safe.
+// Written from front to end with O_DIRECT where the file system has it; a large one by a thread of
+// its own, while the caller prepares what follows. Not thread-safe.
 class DirectFile {
  public:
   static constexpr size_t kBufferBytes = 4 << 20;  // a multiple of kBlock
@@ -42,13 +42,14 @@ class DirectFile {
 
  private:
   static constexpr size_t kBuffers = 3;
+  static constexpr int64_t kThreadPays = 16 << 20;  // bytes; before, handing over costs more
   struct Piece {
     const std::byte* bytes = nullptr;
     size_t size = 0;
   };
 
   DirectFile(std::string path, int file);
-  void Run();
+  void Run(int64_t offset);
   absl::Status WritePiece(Piece piece, int64_t offset);
   void HandOver(Piece piece) ABSL_LOCKS_EXCLUDED(mutex_);
   // Gives the buffer that is being filled to the thread, with so many bytes, and waits for the
@@ -63,6 +64,7 @@ class DirectFile {
   size_t buffer_ = 0;                         // that is being filled
   size_t used_ = 0;                           // of it
   int64_t handed_over_ = 0;                   // pieces
+  int64_t handed_over_bytes_ = 0;
   int64_t size_ = 0;
 
   core::Mutex mutex_;

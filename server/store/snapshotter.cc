@@ -133,6 +133,7 @@ void Snapshotter::Loop() {
       next = absl::Now() + options_.interval;
     }
     if (!status.ok()) LogWarning("a snapshot failed: ", status.message());
+    if (std::exchange(files_to_remove_, false)) RemoveUnreferenced(manifest_, options_.directory);
   }
 }
 
@@ -204,7 +205,7 @@ absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, con
     if (group_bytes >= kGroupBytes) save_group();  // before another version is kept
   }
   save_group();
-  RemoveUnreferenced(manifest_, options_.directory);
+  files_to_remove_ = true;
   return status;
 }
 

@@ -95,6 +95,7 @@ class Snapshotter {
   std::set<std::string, std::less<>> wanted_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool files_to_remove_ = false;  // the thread's; done once the caller has been answered
   std::thread thread_;
 };
 

@@ -172,10 +172,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const Options& options) {
 }
 
 Store::~Store() {
-  {
-    core::MutexLock lock(&mutex_);
-    snapshotter_ = nullptr;
-  }
+  Stop();
   manifest_ = nullptr;
   close(lock_);
 }
@@ -212,18 +209,23 @@ absl::Status Store::Start(core::FactorRegistry* registry) {
 }
 
 void Store::Close() {
+  if (const auto snapshotter = OpenSnapshotter(); snapshotter.ok()) {
+    VisitFailpoint("shutdown.snapshot");
+    if (absl::Status status = (*snapshotter)->Save("", nullptr); !status.ok()) {
+      LogError("not everything was saved: ", status.message());
+    }
+  }
+  Stop();
+}
+
+void Store::Stop() {
   std::shared_ptr<Snapshotter> snapshotter;
   {
     core::MutexLock lock(&mutex_);
     snapshotter = std::move(snapshotter_);
   }
-  if (snapshotter == nullptr) return;
-  VisitFailpoint("shutdown.snapshot");
-  if (absl::Status status = snapshotter->Save("", nullptr); !status.ok()) {
-    LogError("not everything was saved: ", status.message());
-  }
-  snapshotter = nullptr;
-  manifest_->journal().Close();
+  snapshotter = nullptr;  // without the lock: a step that ends takes it
+  if (manifest_ != nullptr) manifest_->journal().Close();
 }
 
 absl::Status Store::RestoreFactor(const std::string& name, core::FactorRegistry& registry) {

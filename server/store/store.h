@@ -39,7 +39,7 @@ class Store : public core::FactorStore {
   // FAILED_PRECONDITION if another server has it, or a later one has made it; DATA_LOSS if what all
   // factors need is damaged.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const Options& options);
-  // As a crash, if it was not closed.
+  // As Stop.
   ~Store() override;
 
   // The server's start number and the first incarnation that it may give; both are its own for
@@ -48,11 +48,14 @@ class Store : public core::FactorStore {
   uint64_t first_incarnation() const { return manifest_->first_incarnation(); }
 
   // Brings back what there was, and begins to save. A factor that is damaged is quarantined;
-  // RESOURCE_EXHAUSTED if the others do not fit the state budget. The registry must outlive Close,
-  // and its pool too.
+  // RESOURCE_EXHAUSTED if the others do not fit the state budget. The registry must outlive Stop,
+  // and its pool too; the store must outlive them.
   absl::Status Start(core::FactorRegistry* registry);
-  // Saves what has changed, and ends: nothing is stored any more.
+  // Saves what has changed, and stops.
   void Close();
+  // Ends what it does of its own accord, as a crash would: nothing is stored any more, and no
+  // factor hears of it. The second call does nothing.
+  void Stop();
 
   // core::FactorStore
   absl::Status CheckWritable() const override { return manifest_->journal().CheckWritable(); }

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,7 +30,8 @@ namespace {
 constexpr char kUsage[] = R"(usage: ./dev bench store [OPTIONS]
 
 Snapshots beside plain O_DIRECT writing of the same bytes, recovery, the latency of steps beside a
-running snapshot, and SYNC commits beside RocksDB's own synced puts; and says what must hold.
+running snapshot, the memory of one, and SYNC commits beside RocksDB's own synced puts and beside
+steps that nothing keeps; and says what must hold.
 
   --dir DIR     where to write (build/bench-store); several GB
   --json FILE   write the figures there too
@@ -113,7 +116,7 @@ void MeasureSnapshots(Bench& bench) {
     const auto trainer = Trainer::Of(world.Create("f", bytes, core::DurabilityLevel::kSnapshot));
     std::vector<double> ours, peer;
     int64_t written = 0;
-    const int rounds = bytes > int64_t{64} << 20 ? 3 : 11;
+    const int rounds = bytes > int64_t{64} << 20 ? 3 : bytes > int64_t{4} << 20 ? 11 : 101;
     for (int round = 0; round < rounds; ++round) {
       trainer->Step();
       const int64_t before = WrittenBytes();
@@ -180,57 +183,106 @@ void MeasureLatency(Bench& bench) {
                           .cases = 1});
 }
 
-// 100 factors of 1 MB whose steps are logged, and as many puts of the same bytes by as many
-// threads.
+// A value of /proc/self/status in bytes.
+int64_t MemoryOf(const std::string& key) {
+  std::ifstream file("/proc/self/status");
+  std::string word;
+  while (file >> word) {
+    int64_t kib = 0;
+    if (word == key && file >> kib) return kib << 10;
+  }
+  return 0;
+}
+
+// What a snapshot takes while the factor that is written goes on: one version of it, and a bit.
+void MeasureMemory(Bench& bench) {
+  const int64_t bytes = int64_t{bench.quick ? 64 : 256} << 20;
+  World world(bench.Fresh());
+  std::vector<std::shared_ptr<Trainer>> trainers;
+  for (const std::string name : {"a", "b", "c"}) {
+    trainers.push_back(Trainer::Of(world.Create(name, bytes, core::DurabilityLevel::kSnapshot)));
+    trainers.back()->Step();
+    trainers.back()->Step();
+  }
+  const int64_t before = MemoryOf("VmRSS:");
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak is from now on
+  std::atomic<bool> saved = false;
+  std::thread saver([&] {
+    world.Save();
+    saved = true;
+  });
+  while (!saved) {
+    for (const auto& trainer : trainers) trainer->Step();
+  }
+  saver.join();
+  const int64_t more = MemoryOf("VmHWM:") - before;
+  bench.Add({"memory/snapshot", bytes, static_cast<double>(more) / 1e6,
+             static_cast<double>(bytes + (64 << 20)) / 1e6, "MB"});
+  bench.claims.push_back(
+      {.what = "memory of a snapshot / (a version of the factor + 64 MiB)",
+       .figure = static_cast<double>(more) / static_cast<double>(bytes + (64 << 20)),
+       .bound = 1,
+       .at_least = false,
+       .where = "memory/snapshot",
+       .cases = 1});
+}
+
+// Runs `step` for each of so many writers, side by side, so often; a second's.
+double Rate(int writers, int steps, const std::function<void(int writer, int step)>& step) {
+  return writers * steps / Seconds([&] {
+           std::vector<std::thread> threads;
+           for (int writer = 0; writer < writers; ++writer) {
+             threads.emplace_back([&, writer] {
+               for (int i = 0; i < steps; ++i) step(writer, i);
+             });
+           }
+           for (std::thread& thread : threads) thread.join();
+         });
+}
+
+// 100 factors of 1 MB whose steps are logged, as their batches or as their contribution, and as
+// many synced puts of the bytes that are logged by as many threads.
 void MeasureSync(Bench& bench) {
   constexpr int64_t kBytes = 1 << 20;
   constexpr int kFactors = 100;
   const int steps = bench.quick ? 2 : 10;
-  std::vector<double> ours, peer;
-  for (int round = 0; round < 3; ++round) {
-    {
+  for (const int64_t rows : {1, 256}) {
+    std::vector<double> ours, unkept, peer;
+    int64_t logged = 0;
+    const auto steps_at = [&](core::DurabilityLevel level) {
       World world(bench.Fresh());
       std::vector<std::shared_ptr<Trainer>> trainers;
       for (int i = 0; i < kFactors; ++i) {
-        trainers.push_back(
-            Trainer::Of(world.Create(absl::StrCat("f", i), kBytes, core::DurabilityLevel::kSync)));
+        trainers.push_back(Trainer::Of(world.Create(absl::StrCat("f", i), kBytes, level), rows));
       }
-      ours.push_back(kFactors * steps / Seconds([&] {
-                       std::vector<std::thread> threads;
-                       for (const auto& trainer : trainers) {
-                         threads.emplace_back([&] {
-                           for (int i = 0; i < steps; ++i) trainer->Step();
-                         });
-                       }
-                       for (std::thread& thread : threads) thread.join();
-                     }));
+      logged = std::min(kBytes, trainers[0]->batch_bytes());
+      return Rate(kFactors, steps, [&](int f, int) { trainers[f]->Step(); });
+    };
+    for (int round = 0; round < 3; ++round) {
+      ours.push_back(steps_at(core::DurabilityLevel::kSync));
+      unkept.push_back(steps_at(core::DurabilityLevel::kMemory));
+      rocksdb::Options options;
+      options.create_if_missing = true;
+      rocksdb::DB* database = nullptr;
+      if (!rocksdb::DB::Open(options, bench.Fresh(), &database).ok()) std::exit(1);
+      const std::string value(static_cast<size_t>(logged), 'x');
+      rocksdb::WriteOptions write;
+      write.sync = true;
+      peer.push_back(Rate(kFactors, steps, [&](int f, int i) {
+        if (!database->Put(write, absl::StrCat(f, "/", i), value).ok()) std::exit(1);
+      }));
+      delete database;
     }
-    rocksdb::Options options;
-    options.create_if_missing = true;
-    rocksdb::DB* database = nullptr;
-    if (!rocksdb::DB::Open(options, bench.Fresh(), &database).ok()) std::exit(1);
-    const std::string value(kBytes, 'x');
-    peer.push_back(kFactors * steps / Seconds([&] {
-                     std::vector<std::thread> threads;
-                     for (int f = 0; f < kFactors; ++f) {
-                       threads.emplace_back([&, f] {
-                         rocksdb::WriteOptions write;
-                         write.sync = true;
-                         for (int i = 0; i < steps; ++i) {
-                           if (!database->Put(write, absl::StrCat(f, "/", i), value).ok()) exit(1);
-                         }
-                       });
-                     }
-                     for (std::thread& thread : threads) thread.join();
-                   }));
-    delete database;
+    const std::string name = absl::StrCat("sync/", rows, rows == 1 ? "-row" : "-rows");
+    bench.Add({name, logged, Median(ours), Median(peer), "commits/s"});
+    bench.Add({name + "/unkept", logged, Median(ours), Median(unkept), "commits/s"});
+    if (logged < kBytes) continue;  // of a state that is swept for a few bytes there is no peer
+    bench.claims.push_back({.what = "SYNC commits / RocksDB's synced puts of the same bytes",
+                            .figure = Median(ours) / Median(peer),
+                            .bound = 0.7,
+                            .where = name,
+                            .cases = 1});
   }
-  bench.Add({"sync/100x1MiB", kBytes, Median(ours), Median(peer), "commits/s"});
-  bench.claims.push_back({.what = "SYNC commits / RocksDB's synced puts of the same bytes",
-                          .figure = Median(ours) / Median(peer),
-                          .bound = 0.7,
-                          .where = "sync/100x1MiB",
-                          .cases = 1});
 }
 
 int Run(int argc, char** argv) {
@@ -252,6 +304,7 @@ int Run(int argc, char** argv) {
   absl::PrintF("%-28s %12s  %10s  %10s\n", "", "bytes", "ours", "peer");
   MeasureSnapshots(bench);
   MeasureLatency(bench);
+  MeasureMemory(bench);
   MeasureSync(bench);
   std::filesystem::remove_all(bench.directory);
   PrintClaims(bench.claims);

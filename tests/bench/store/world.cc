@@ -23,10 +23,11 @@ World::World(std::string directory) : directory_(std::move(directory)) { Open();
 World::~World() { Close(); }
 
 void World::Close() {
-  store_.reset();
+  store_->Stop();
   timers_.reset();
   pool_.reset();
   registry_.reset();
+  store_.reset();
 }
 
 double World::Open() {
@@ -66,32 +67,31 @@ double World::Save() {
   return Seconds([&] { Check(store_->Snapshot("", nullptr)); });
 }
 
-std::shared_ptr<Trainer> Trainer::Of(const std::shared_ptr<core::Factor>& factor) {
+std::shared_ptr<Trainer> Trainer::Of(const std::shared_ptr<core::Factor>& factor, int64_t rows) {
   std::shared_ptr<Trainer> trainer(new Trainer(factor));
   const auto progress = factor->Open({.tower = 0, .client = {}, .take_over = true}, trainer);
   Check(progress.status());
   const int64_t side = std::get<core::FullyConnectedDiagonalSpec>(factor->spec().kind).input_size;
-  trainer->batch_.assign(static_cast<size_t>(2 * side), 1.5f);
+  trainer->batch_.assign(static_cast<size_t>(2 * side * rows), 1.5f);
   core::BatchHeader& header = trainer->header_;
   header.incarnation = progress->incarnation;
   header.step = progress->next - 1;
-  header.rows = 1;
+  header.rows = rows;
   header.decay = 0.5;
-  header.tensors = {{core::TensorRole::kInputs, 0, core::DataType::kFloat32, {1, side}},
-                    {core::TensorRole::kOutputsGrads, 0, core::DataType::kFloat32, {1, side}}};
+  header.tensors = {{core::TensorRole::kInputs, 0, core::DataType::kFloat32, {rows, side}},
+                    {core::TensorRole::kOutputsGrads, 0, core::DataType::kFloat32, {rows, side}}};
   return trainer;
 }
 
 double Trainer::Step() {
   ++header_.step;
   const std::string_view bytes(reinterpret_cast<const char*>(batch_.data()),
-                               batch_.size() * sizeof(float));
+                               static_cast<size_t>(batch_bytes()));
   return Seconds([&] {
     auto batch = factor_->Begin(header_, this);
     Check(batch.status());
-    Check(batch->pending->rows().AddRows(0, 1, static_cast<int64_t>(bytes.size()), {{bytes}},
-                                         std::nullopt));
-    Check(batch->pending->Complete(1));
+    Check(batch->pending->rows().AddRows(0, header_.rows, batch_bytes(), {{bytes}}, std::nullopt));
+    Check(batch->pending->Complete(header_.rows));
     core::MutexLock lock(&mutex_);
     while (next_ <= header_.step) changed_.Wait(&mutex_);
   });

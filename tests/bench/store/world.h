@@ -48,10 +48,11 @@ class World {
   std::optional<core::FactorRegistry> registry_;
 };
 
-// Tower 0 of a factor, with batches of one row.
+// Tower 0 of a factor, with batches of `rows`.
 class Trainer : public core::ProgressListener {
  public:
-  static std::shared_ptr<Trainer> Of(const std::shared_ptr<core::Factor>& factor);
+  static std::shared_ptr<Trainer> Of(const std::shared_ptr<core::Factor>& factor, int64_t rows = 1);
+  int64_t batch_bytes() const { return static_cast<int64_t>(batch_.size() * sizeof(float)); }
   // One step, from the sending of its batch to the word that it has ended; seconds.
   double Step();
 

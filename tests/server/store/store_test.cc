@@ -23,13 +23,15 @@ class DirectoryHolder {
   ~DirectoryHolder() { std::filesystem::remove_all(directory_); }
 
   std::unique_ptr<Store> OpenStore() const {
-    auto store = Store::Open(
-        {.directory = directory_, .snapshot_interval = absl::Hours(1), .disk_reserve = 1});
+    auto store = Store::Open({.directory = directory_,
+                              .snapshot_interval = absl::Hours(1),
+                              .disk_reserve = disk_reserve_});
     EXPECT_TRUE(store.ok()) << store.status();
     return store.ok() ? *std::move(store) : nullptr;
   }
 
   const std::string directory_ = TestPath();
+  int64_t disk_reserve_ = 1;
   std::unique_ptr<Store> store_;
 };
 
@@ -37,11 +39,7 @@ class DirectoryHolder {
 class StoreTest : protected DirectoryHolder, public core::FactorTest {
  protected:
   StoreTest() { Begin(); }
-  ~StoreTest() override {
-    store_.reset();
-    timers_.reset();
-    pool_.reset();
-  }
+  ~StoreTest() override { End(); }
 
   void Begin() {
     registry_.emplace(core::RegistryOptions{.backend = &backend_,
@@ -56,12 +54,17 @@ class StoreTest : protected DirectoryHolder, public core::FactorTest {
     const absl::Status started = store_->Start(&*registry_);
     EXPECT_TRUE(started.ok()) << started;
   }
-  // As after kill -9: only what was synced is there. `between` may change the files.
-  void Crash(const std::function<void()>& between = [] {}) {
-    store_.reset();
+  // Nothing more is saved.
+  void End() {
+    store_->Stop();
     timers_.reset();
     pool_.reset();
     registry_.reset();
+    store_.reset();
+  }
+  // As after kill -9: only what was synced is there. `between` may change the files.
+  void Crash(const std::function<void()>& between = [] {}) {
+    End();
     pool_.emplace(2);
     timers_.emplace();
     between();
@@ -103,7 +106,9 @@ class StoreTest : protected DirectoryHolder, public core::FactorTest {
     const absl::Status status = store_->Snapshot(prefix, nullptr);
     ASSERT_TRUE(status.ok()) << status;
   }
-  std::vector<std::filesystem::path> Files() const {
+  std::vector<std::filesystem::path> Files() {
+    // Files go once the snapshot has been answered, and before another job.
+    if (store_ != nullptr) Snapshot("no such factor");
     std::vector<std::filesystem::path> files;
     for (const auto& file : std::filesystem::directory_iterator(directory_ + "/generations")) {
       files.push_back(file.path());
@@ -432,9 +437,7 @@ TEST_F(StoreTest, ADirectoryHasOneServer) {
 TEST_F(StoreTest, AFullDiskRefusesWritesAndKeepsReads) {
   Create("f", SpecAt(DurabilityLevel::kSync));
   Steps("f", 1);
-  store_.reset();
-  store_ = *Store::Open({.directory = directory_, .disk_reserve = int64_t{1} << 60});
-  Begin();
+  Crash([&] { disk_reserve_ = int64_t{1} << 60; });
   EXPECT_EQ(core::ReasonOf(registry_->Create("g", Golden()).status()), core::reason::kDiskFull);
   const auto factor = *registry_->Find("f");
   const auto stream = OpenTower(*factor, 0);
