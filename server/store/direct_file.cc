@@ -1,6 +1,7 @@
 #include "server/store/direct_file.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,8 @@
 
 namespace fisherd::server {
 namespace {
+
+constexpr size_t kMaxParts = 16;
 
 core::AlignedArray<std::byte> NewBuffer() {
   void* memory = nullptr;
@@ -52,63 +55,66 @@ DirectFile::~DirectFile() {
   close(file_);
 }
 
-absl::Status DirectFile::WritePiece(Piece piece, int64_t offset) {
-  while (piece.size > 0) {
-    const ssize_t written = pwrite(file_, piece.bytes, piece.size, offset);
+absl::Status DirectFile::WritePieces(std::vector<Piece>& pieces, int64_t offset) {
+  while (!pieces.empty()) {
+    iovec parts[kMaxParts];
+    const size_t count = std::min(pieces.size(), kMaxParts);
+    for (size_t i = 0; i < count; ++i) {
+      parts[i] = {const_cast<std::byte*>(pieces[i].bytes), pieces[i].size};
+    }
+    const ssize_t written = pwritev(file_, parts, static_cast<int>(count), offset);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return ErrnoStatus(absl::StrCat("cannot write ", path_));
     if (written == 0) return DiskFailed(absl::StrCat("cannot write ", path_, ": nothing is taken"));
-    piece.bytes += written;
-    piece.size -= written;
     offset += written;
+    auto left = static_cast<size_t>(written);
+    auto piece = pieces.begin();
+    for (; piece != pieces.end() && left >= piece->size; ++piece) left -= piece->size;
+    if (left > 0) *piece = {piece->bytes + left, piece->size - left};
+    pieces.erase(pieces.begin(), piece);
     // After a short write the rest is not aligned as O_DIRECT wants it.
-    if (piece.size > 0 && written % kBlock != 0) {
-      fcntl(file_, F_SETFL, fcntl(file_, F_GETFL) & ~O_DIRECT);
-    }
+    if (written % kBlock != 0) fcntl(file_, F_SETFL, fcntl(file_, F_GETFL) & ~O_DIRECT);
   }
   return absl::OkStatus();
 }
 
-void DirectFile::Run(int64_t offset) {
+void DirectFile::WriteWaiting() {
+  std::vector<Piece> pieces = std::exchange(pieces_, {});
+  const auto count = std::ssize(pieces);
+  const int64_t offset = written_bytes_;
+  for (const Piece& piece : pieces) written_bytes_ += static_cast<int64_t>(piece.size);
+  absl::Status status = status_;
+  mutex_.Unlock();
+  if (status.ok()) status = WritePieces(pieces, offset);
+  mutex_.Lock();
+  status_ = std::move(status);
+  written_ += count;
+  changed_.NotifyAll();
+}
+
+void DirectFile::Run() {
+  core::MutexLock lock(&mutex_);
   for (;;) {
-    Piece piece;
-    bool failed;
-    {
-      core::MutexLock lock(&mutex_);
-      while (pieces_.empty() && !stopping_) changed_.Wait(&mutex_);
-      if (pieces_.empty()) return;
-      piece = pieces_.front();
-      pieces_.pop_front();
-      failed = !status_.ok();
-    }
-    absl::Status status = failed ? absl::OkStatus() : WritePiece(piece, offset);
-    offset += static_cast<int64_t>(piece.size);
-    core::MutexLock lock(&mutex_);
-    status_.Update(std::move(status));
-    ++written_;
-    changed_.NotifyAll();
+    while (pieces_.empty() && !stopping_) changed_.Wait(&mutex_);
+    if (pieces_.empty()) return;
+    WriteWaiting();
   }
 }
 
 void DirectFile::HandOver(Piece piece) {
-  const int64_t offset = handed_over_bytes_;
   handed_over_bytes_ += static_cast<int64_t>(piece.size);
   ++handed_over_;
-  if (handed_over_bytes_ > kThreadPays && !thread_.joinable()) {
-    thread_ = std::thread([this, offset] { Run(offset); });
-  }
   core::MutexLock lock(&mutex_);
-  if (thread_.joinable()) {
-    pieces_.push_back(piece);
-    changed_.NotifyAll();
-  } else {
-    if (status_.ok()) status_ = WritePiece(piece, offset);
-    ++written_;
+  pieces_.push_back(piece);
+  changed_.NotifyAll();
+  if (handed_over_bytes_ > kThreadPays && !thread_.joinable()) {
+    thread_ = std::thread([this] { Run(); });
   }
 }
 
 absl::Status DirectFile::AwaitWritten(int64_t pieces) {
   core::MutexLock lock(&mutex_);
+  if (written_ < pieces && !thread_.joinable()) WriteWaiting();
   while (written_ < pieces) changed_.Wait(&mutex_);
   return status_;
 }

@@ -6,11 +6,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,8 +49,10 @@ class DirectFile {
   };
 
   DirectFile(std::string path, int file);
-  void Run(int64_t offset);
-  absl::Status WritePiece(Piece piece, int64_t offset);
+  void Run();
+  void WriteWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Writes all of the pieces from `offset` on; they are gone then.
+  absl::Status WritePieces(std::vector<Piece>& pieces, int64_t offset);
   void HandOver(Piece piece) ABSL_LOCKS_EXCLUDED(mutex_);
   // Gives the buffer that is being filled to the thread, with so many bytes, and waits for the
   // next.
@@ -69,8 +71,9 @@ class DirectFile {
 
   core::Mutex mutex_;
   core::CondVar changed_;
-  std::deque<Piece> pieces_ ABSL_GUARDED_BY(mutex_);  // to be written
-  int64_t written_ ABSL_GUARDED_BY(mutex_) = 0;       // pieces
+  std::vector<Piece> pieces_ ABSL_GUARDED_BY(mutex_);  // to be written
+  int64_t written_ ABSL_GUARDED_BY(mutex_) = 0;        // pieces
+  int64_t written_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

@@ -112,6 +112,7 @@ absl::Status Journal::WriteBatch(rocksdb::WriteBatch& batch) {
 
 void Journal::Run() {
   std::deque<Entry> entries;
+  rocksdb::WriteBatch batch;  // keeps its memory
   for (;;) {
     absl::Status status;
     {
@@ -129,7 +130,7 @@ void Journal::Run() {
       LookAtDisk();
       continue;
     }
-    rocksdb::WriteBatch batch;
+    batch.Clear();
     const size_t count = FillBatch(entries, batch);
     for (size_t i = 0; i < count; ++i) Visit(entries[i].kind, ".write");
     if (status.ok()) status = WriteBatch(batch);

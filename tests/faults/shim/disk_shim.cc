@@ -100,6 +100,16 @@ ssize_t pwrite64(int file, const void* bytes, size_t size, off64_t offset) {
   return Next<ssize_t(int, const void*, size_t, off64_t)>("pwrite64")(file, bytes, size, offset);
 }
 
+// The first part stands for all: less is written of it, and nothing of the others.
+ssize_t pwritev(int file, const iovec* parts, int count, off_t offset) {
+  size_t size = 0;
+  for (int i = 0; i < count; ++i) size += parts[i].iov_len;
+  const size_t whole = size;
+  if (Fails(file, &size)) return -1;
+  if (size < whole) return pwrite(file, parts[0].iov_base, parts[0].iov_len, offset);
+  return Next<ssize_t(int, const iovec*, int, off_t)>("pwritev")(file, parts, count, offset);
+}
+
 int fallocate(int file, int mode, off_t offset, off_t size) {
   size_t whole = static_cast<size_t>(size);
   if (Fails(file, &whole)) return -1;
