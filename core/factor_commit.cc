@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/factor.h"
 #include "core/factor_room.h"
@@ -266,7 +266,7 @@ void Factor::UpdateClock(Lane& lane) {
   const Lane::ClockOf clock_of{next, gather.ClockRuns(), recovering};
   if (lane.clock_of == clock_of) return;
   lane.clock_of = clock_of;
-  lane.deadline = absl::Now() + (recovering ? environment_.recovery_timeout : spec_.gather_timeout);
+  lane.deadline = SteadyNow() + (recovering ? environment_.recovery_timeout : spec_.gather_timeout);
   ArmTimer();
 }
 
@@ -287,7 +287,7 @@ void Factor::OnTimer() {
   {
     MutexLock lock(&mutex_);
     armed_for_ = absl::InfiniteFuture();
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     for (Lane& lane : lanes_) {
       if (lane.deadline > now || retired_) continue;
       lane.deadline = absl::InfiniteFuture();

@@ -5,6 +5,7 @@
 #ifndef FISHERD_CORE_MUTEX_H_
 #define FISHERD_CORE_MUTEX_H_
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -45,13 +46,14 @@ class CondVar {
     condition_.wait(lock);
     lock.release();
   }
-  // The same, until `deadline` at the latest.
+  // The same, until `deadline` of SteadyNow's clock at the latest.
   void WaitUntil(Mutex* mutex, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
     if (deadline == absl::InfiniteFuture()) {
       condition_.wait(lock);
     } else {
-      condition_.wait_until(lock, absl::ToChronoTime(deadline));
+      condition_.wait_until(lock, std::chrono::steady_clock::time_point(
+                                      absl::ToChronoNanoseconds(deadline - absl::UnixEpoch())));
     }
     lock.release();
   }

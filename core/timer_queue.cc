@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 
 namespace fisherd::core {
 
@@ -29,7 +29,7 @@ void TimerQueue::Run() {
     std::function<void()> due;
     {
       MutexLock lock(&mutex_);
-      while (!stopping_ && (calls_.empty() || calls_.begin()->first > absl::Now())) {
+      while (!stopping_ && (calls_.empty() || calls_.begin()->first > SteadyNow())) {
         changed_.WaitUntil(&mutex_,
                            calls_.empty() ? absl::InfiniteFuture() : calls_.begin()->first);
       }

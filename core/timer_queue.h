@@ -21,8 +21,8 @@ class TimerQueue {
   TimerQueue(const TimerQueue&) = delete;
   TimerQueue& operator=(const TimerQueue&) = delete;
 
-  // Calls `function` once, at `deadline` or soon after, without locks. It must be quick: what takes
-  // long is scheduled elsewhere. InfiniteFuture never comes.
+  // Calls `function` once, at `deadline` (of SteadyNow) or soon after, without locks. It must be
+  // quick: what takes long is scheduled elsewhere. InfiniteFuture never comes.
   void CallAt(absl::Time deadline, std::function<void()> function);
 
  private:

@@ -17,7 +17,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "core/clock.h"
 #include "server/log.h"
 #include "server/unix_socket.h"
 
@@ -122,7 +122,7 @@ SharedMemoryDoor::~SharedMemoryDoor() {
 void SharedMemoryDoor::Run() {
   absl::Time paused = absl::InfinitePast();
   while (true) {
-    const absl::Time before = absl::Now();
+    const absl::Time before = core::SteadyNow();
     absl::Time wake = before < paused ? paused : absl::InfiniteFuture();
     std::vector<pollfd> polled = {
         {.fd = stop_, .events = POLLIN, .revents = 0},
@@ -140,7 +140,7 @@ void SharedMemoryDoor::Run() {
       return;
     }
     if (polled[0].revents != 0) return;
-    const absl::Time now = absl::Now();
+    const absl::Time now = core::SteadyNow();
     for (size_t i = 0; i < peers_.size(); ++i) {
       const bool stays = polled[i + 2].revents == 0 ? now < peers_[i].deadline : Hear(peers_[i]);
       if (!stays) Close(peers_[i]);
@@ -158,7 +158,7 @@ bool SharedMemoryDoor::Accept() {
                               " clients that share memory, as many as it takes"));
     close(fd);
   } else {
-    peers_.push_back({.fd = fd, .deadline = absl::Now() + options_.handshake_timeout});
+    peers_.push_back({.fd = fd, .deadline = core::SteadyNow() + options_.handshake_timeout});
   }
   return true;
 }

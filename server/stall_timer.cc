@@ -1,8 +1,9 @@
 #include "server/stall_timer.h"
 
+#include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 
 namespace fisherd::server {
 
@@ -13,7 +14,7 @@ StallTimer::StallTimer(absl::Duration timeout, std::function<void()> on_stall)
 }
 
 int64_t StallTimer::Begin(const std::shared_ptr<State>& state) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = core::SteadyNow();
   bool first = false;
   int64_t operation = 0;
   {
@@ -59,13 +60,16 @@ void StallTimer::Arm(const std::shared_ptr<State>& state, absl::Time deadline) {
     std::swap(before, state->alarm);
   }
   // Without the lock, for it may ring at once. If Stop comes first, the alarm goes with this scope.
-  alarm->Set(absl::ToChronoTime(deadline), [state](bool rang) {
+  const gpr_timespec delay = gpr_time_from_millis(
+      std::max<int64_t>(0, absl::ToInt64Milliseconds(deadline - core::SteadyNow()) + 1),
+      GPR_TIMESPAN);
+  alarm->Set(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), delay), [state](bool rang) {
     if (rang) OnAlarm(state);
   });
 }
 
 void StallTimer::OnAlarm(const std::shared_ptr<State>& state) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = core::SteadyNow();
   absl::Time deadline;
   std::function<void()> on_stall;
   {

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "server/log.h"
 #include "server/store/disk_error.h"
@@ -117,8 +117,8 @@ void Journal::Run() {
     absl::Status status;
     {
       core::MutexLock lock(&mutex_);
-      const absl::Time until = absl::Now() + options_.look;
-      while (waiting_.empty() && entries.empty() && !stopping_ && absl::Now() < until) {
+      const absl::Time until = core::SteadyNow() + options_.look;
+      while (waiting_.empty() && entries.empty() && !stopping_ && core::SteadyNow() < until) {
         changed_.WaitUntil(&mutex_, until);
       }
       if (waiting_.empty() && entries.empty() && stopping_) return;

@@ -14,7 +14,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "google/protobuf/util/json_util.h"
 #include "server/log.h"
@@ -107,14 +107,14 @@ absl::Status Snapshotter::Run(const std::function<absl::Status()>& job) {
 void Snapshotter::Loop() {
   // Steps and reads come first; of this thread alone, and those that it starts.
   setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
-  absl::Time next = absl::Now() + options_.interval;
+  absl::Time next = core::SteadyNow() + options_.interval;
   for (;;) {
     std::function<void()> job;
     std::set<std::string, std::less<>> wanted;
     {
       core::MutexLock lock(&mutex_);
       // Now and then, for the log's sake.
-      const absl::Time until = std::min(next, absl::Now() + absl::Seconds(1));
+      const absl::Time until = std::min(next, core::SteadyNow() + absl::Seconds(1));
       if (jobs_.empty() && wanted_.empty() && !stopping_) changed_.WaitUntil(&mutex_, until);
       if (!jobs_.empty()) {
         job = std::move(jobs_.front());
@@ -128,9 +128,9 @@ void Snapshotter::Loop() {
     if (job != nullptr) job();
     absl::Status status;
     if (!wanted.empty()) status = SaveFactors({wanted.begin(), wanted.end()}, nullptr);
-    if (absl::Now() >= next || manifest_.log_bytes() > options_.log_limit) {
+    if (core::SteadyNow() >= next || manifest_.log_bytes() > options_.log_limit) {
       status.Update(SaveFactors(TakeChanged(""), nullptr));
-      next = absl::Now() + options_.interval;
+      next = core::SteadyNow() + options_.interval;
     }
     if (!status.ok()) LogWarning("a snapshot failed: ", status.message());
     if (std::exchange(files_to_remove_, false)) RemoveUnreferenced(manifest_, options_.directory);

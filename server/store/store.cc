@@ -17,7 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/names.h"
 #include "google/protobuf/util/json_util.h"
@@ -45,19 +45,19 @@ class RecoveryLog {
   void Add(bool ok) {
     ++done_;
     damaged_ += ok ? 0 : 1;
-    if (absl::Now() - told_ < absl::Seconds(2)) return;
-    told_ = absl::Now();
+    if (core::SteadyNow() - told_ < absl::Seconds(2)) return;
+    told_ = core::SteadyNow();
     LogInfo("recovering: ", done_, " of ", factors_, " factors");
   }
   void Finish() const {
     LogInfo("recovered ", done_ - damaged_, " factors in ",
-            absl::FormatDuration(absl::Trunc(absl::Now() - began_, absl::Milliseconds(1))),
+            absl::FormatDuration(absl::Trunc(core::SteadyNow() - began_, absl::Milliseconds(1))),
             damaged_ == 0 ? "" : absl::StrCat("; damaged: ", damaged_));
   }
 
  private:
   const size_t factors_;
-  const absl::Time began_ = absl::Now();
+  const absl::Time began_ = core::SteadyNow();
   absl::Time told_ = began_;
   size_t done_ = 0;
   size_t damaged_ = 0;

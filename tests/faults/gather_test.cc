@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "core/clock.h"
 #include "tests/faults/fault_test.h"
 #include "tests/long_tests.h"
 
@@ -93,7 +94,7 @@ TEST_P(StallsTest, TheSumHoldsJustTheTowersThatWereToldSo) {
     proxy.Stall(random() % 3 == 0 ? kDown : kUp, static_cast<int64_t>(random() % 2'000));
     // After a restart a step can need just the tower that is stalled.
     store_->AwaitEnded(std::min<int64_t>(store_->ended() + 1 + random() % 3, training.steps),
-                       absl::Now() + absl::Milliseconds(200));
+                       core::SteadyNow() + absl::Milliseconds(200));
     proxy.Resume();
     if (GetParam().restarts && i % 5 == 4) Restart();
   }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 
 namespace fisherd::faults {
 
@@ -106,7 +106,7 @@ int64_t MemoryStore::ended() const {
 
 void MemoryStore::AwaitEnded(int64_t steps, absl::Time deadline) {
   core::MutexLock lock(&mutex_);
-  while (ended_ < steps && absl::Now() < deadline) changed_.WaitUntil(&mutex_, deadline);
+  while (ended_ < steps && core::SteadyNow() < deadline) changed_.WaitUntil(&mutex_, deadline);
 }
 
 }  // namespace fisherd::faults

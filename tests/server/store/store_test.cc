@@ -5,6 +5,7 @@
 
 #include "server/store/disk_error.h"
 #include "tests/core/factor_harness.h"
+#include "tests/long_tests.h"
 #include "tests/test_path.h"
 
 namespace fisherd::server {
@@ -56,7 +57,7 @@ class StoreTest : protected DirectoryHolder, public core::FactorTest {
   }
   // Nothing more is saved.
   void End() {
-    store_->Stop();
+    if (store_ != nullptr) store_->Stop();
     timers_.reset();
     pool_.reset();
     registry_.reset();
@@ -427,6 +428,63 @@ TEST_F(StoreTest, ABackupIsADataDirectory) {
   ASSERT_TRUE((*backup)->Start(&registry).ok());
   EXPECT_EQ(Elements(Read(**registry.Find("f"))), After(2));
   EXPECT_EQ(Value("f"), After(3));
+}
+
+// Every file of the manifest, damaged at places all over it: the store says so, or what it serves
+// is right.
+TEST_F(StoreTest, ADamagedManifestIsNoticedOrHarmless) {
+  Create("f", SpecAt(DurabilityLevel::kSync));
+  Steps("f", 2);
+  Snapshot();
+  Steps("f", 2);
+  Crash();  // what was logged before becomes tables
+  Steps("f", 2);
+  End();
+  const std::string copy = directory_ + ".copy";
+  const auto value_in_copy = [&]() -> absl::StatusOr<Floats> {
+    auto store = Store::Open({.directory = copy, .disk_reserve = 1});
+    if (!store.ok()) return store.status();
+    core::ComputePool pool(1);
+    core::TimerQueue timers;
+    core::FactorRegistry registry({.backend = &backend_,
+                                   .pool = &pool,
+                                   .state_budget = 1 << 24,
+                                   .batch_budget = 1 << 24,
+                                   .timers = &timers,
+                                   .store = store->get(),
+                                   .first_incarnation = (*store)->first_incarnation()});
+    const absl::Status started = (*store)->Start(&registry);
+    const auto factor = registry.Find("f");
+    absl::StatusOr<Floats> value = absl::NotFoundError("");
+    if (!started.ok()) {
+      value = started;
+    } else if (!factor.ok()) {
+      value = factor.status();
+    } else {
+      value = Elements(Read(**factor));
+    }
+    (*store)->Stop();
+    return value;
+  };
+  int noticed = 0;
+  for (const auto& file : std::filesystem::directory_iterator(directory_ + "/manifest")) {
+    const auto size = static_cast<int64_t>(file.file_size());
+    const auto places = std::min<int64_t>(size, Repetitions(8, 500));
+    for (int64_t i = 0; i < places; ++i) {
+      std::filesystem::remove_all(copy);
+      std::filesystem::copy(directory_, copy, std::filesystem::copy_options::recursive);
+      const int64_t offset = size * i / places;
+      FlipBit(std::filesystem::path(copy) / "manifest" / file.path().filename(), offset);
+      const auto value = value_in_copy();
+      noticed += !value.ok();
+      if (value.ok()) {
+        EXPECT_EQ(*value, After(6)) << file.path() << " at " << offset;
+      }
+    }
+  }
+  EXPECT_GT(noticed, 5);
+  std::filesystem::remove_all(copy);
+  Crash();
 }
 
 TEST_F(StoreTest, ADirectoryHasOneServer) {
