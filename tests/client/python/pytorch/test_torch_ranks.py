@@ -4,12 +4,15 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+
+import fisherd
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 if not torch.distributed.is_available():
@@ -124,3 +127,58 @@ def test_cuts_leave_the_bits_as_they_were(server, client, tmp_path):
             assert value.tobytes() == covariances(client, cut_one)[parameter].tobytes()
     for first, second in ((0, 2), (1, 3)):
         assert len({rank["parameters"] for _, ranks in (results[first], results[second]) for rank in ranks}) == 1
+
+
+@pytest.mark.parametrize("durability", ["snapshot", "sync"])
+def test_kills_leave_the_bits_as_they_were(server, client, tmp_path, durability):
+    """A server that is killed (kill -9) at three moments of a job and comes back on its data directory."""
+    job = {"steps": 40, "rate": 0.02, "pause": 0.01, "attach": {"durability": durability}}
+    prefix = f"{tmp_path}/1/".lstrip("/")
+
+    def start(port=0):
+        return fisherd.Server(
+            shared_memory=None,
+            listen=f"127.0.0.1:{port}",
+            data_dir=tmp_path / "data",
+            snapshot_interval="30ms",
+            log_level="warning",
+        )
+
+    killed = [start()]
+    port = int(killed[0].target.rpartition(":")[2])
+    kills, done = [], threading.Event()
+
+    def kill():
+        for step in (3, 15, 27):
+            with killed[-1].client() as watching:
+                while not done.is_set():
+                    try:
+                        if watching.describe(f"{prefix}0").next > step:
+                            break
+                    except fisherd.NotFoundError:
+                        pass
+                    done.wait(0.005)
+            if done.is_set():
+                return
+            os.kill(killed[-1].pid, signal.SIGKILL)
+            killed[-1].stop()
+            killed.append(start(port))
+            kills.append(step)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        in_memory = {**job, "attach": {}}
+        results = run(server, tmp_path, in_memory, {**job, "target": killed[0].target})
+    finally:
+        done.set()
+        killer.join()
+    with killed[-1].client() as survivor:
+        assert kills == [3, 15, 27]
+        (whole, expected), (_, ranks) = results
+        assert [rank["stats"]["sent"] for rank in ranks] == [40, 40]
+        assert survivor.describe(f"{prefix}0").steps_failed == 0
+        for parameter, value in covariances(client, whole).items():
+            assert value.tobytes() == covariances(survivor, prefix)[parameter].tobytes()
+        assert {rank["parameters"] for rank in ranks} == {rank["parameters"] for rank in expected}
+    killed[-1].stop()
