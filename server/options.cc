@@ -124,6 +124,13 @@ constexpr Flag kFlags[] = {
     {"listen", "ADDRESS,...",
      "HOST:PORT or unix:PATH to serve at (127.0.0.1:7600); port 0 takes a free one",
      [](CommandLine& c, absl::string_view v) { return AddListen(v, c.options.listen); }},
+    {"http", "HOST:PORT", "answer /metrics, /livez and /readyz over plain HTTP there (none)",
+     [](CommandLine& c, absl::string_view v) {
+       if (SocketPath(v).has_value()) return Expected("HOST:PORT, such as 127.0.0.1:7601");
+       if (absl::Status status = CheckAddress(v); !status.ok()) return status;
+       c.options.http = std::string(v);
+       return absl::OkStatus();
+     }},
     {"port-file", "PATH", "once serving, write the port to this file, whole or not at all",
      [](CommandLine& c, absl::string_view v) {
        if (v.empty()) return Expected("the path of a file");

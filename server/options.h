@@ -19,6 +19,7 @@ namespace fisherd::server {
 struct Options {
   // HOST:PORT, where port 0 takes a free one, or unix:PATH; at least one.
   std::vector<std::string> listen = {"127.0.0.1:7600"};
+  std::string http;                 // HOST:PORT of the plain HTTP port; empty: none
   std::string port_file;            // empty: none; else there must be a HOST:PORT
   int64_t state_budget = 0;         // bytes, at least 1
   int64_t batch_budget = 0;         // bytes, at least 1

@@ -33,7 +33,8 @@ void LogStart(const Options& options, const Server& server) {
           server.backend_name(), ", compute threads: ", options.compute_threads,
           ", state budget: ", FormatBytes(options.state_budget),
           ", batch budget: ", FormatBytes(options.batch_budget),
-          options.shared_memory.empty() ? "" : ", shared memory at ", options.shared_memory);
+          options.shared_memory.empty() ? "" : ", shared memory at ", options.shared_memory,
+          server.http_port() == 0 ? "" : absl::StrCat(", HTTP port ", server.http_port()));
   for (const std::string& address : options.listen) {
     if (IsLocal(address)) continue;
     LogWarning("whoever reaches ", address, " can read and change every factor: ",

@@ -19,6 +19,9 @@
 #include "grpcpp/server_builder.h"
 #include "server/data_service.h"
 #include "server/factor_service.h"
+#include "server/http_server.h"
+#include "server/metrics.h"
+#include "server/readiness.h"
 #include "server/session_table.h"
 #include "server/shared_memory_door.h"
 #include "server/store/store.h"
@@ -130,13 +133,23 @@ struct Server::Rooms {
                         .waiting_reads = &waiting_reads,
                         .stall_timeout = options.read_stall_timeout},
                        this->door.get()),
-        data_service(this->store.get()) {}
+        data_service(this->store.get()),
+        metrics(&registry, this->store.get(), &readiness, backend.name()) {}
 
   // Without calls by now.
   ~Rooms() {
     if (store != nullptr) store->Close();  // calls back on the pool until then
     timers = nullptr;                      // schedules on the pool
     pool = nullptr;                        // runs what factors have scheduled until it goes
+  }
+
+  std::string WhyNotReady() const {
+    std::string why_not = readiness.why_not();
+    if (store == nullptr || why_not.empty()) return why_not;
+    const Recovery recovery = store->recovery();
+    if (recovery.done || recovery.factors == 0) return why_not;
+    return absl::StrCat(why_not, ": ", recovery.restored + recovery.damaged, " of ",
+                        recovery.factors, " factors");
   }
 
   // Null: no data directory. Outlives the factors; what it calls back of theirs ends with the pool.
@@ -151,6 +164,8 @@ struct Server::Rooms {
   const std::unique_ptr<SharedMemoryDoor> door;  // null: no memory is shared
   FactorService factor_service;
   DataService data_service;
+  Readiness readiness;
+  Metrics metrics;
 };
 
 Server::Server(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
@@ -180,12 +195,37 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
   }
   std::unique_ptr<Server> server(
       new Server(std::make_unique<Rooms>(options, durability, std::move(store), std::move(door))));
+  if (absl::Status status = server->ListenForHttp(options); !status.ok()) return status;
   if (durability.restore != nullptr) {
+    server->rooms_->readiness.Set("recovering");
     absl::Status status = durability.restore(server->rooms_->registry);
     if (!status.ok()) return status;
   }
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
+  server->rooms_->readiness.Set("");
   return server;
+}
+
+int Server::http_port() const { return http_server_ == nullptr ? 0 : http_server_->port(); }
+
+absl::Status Server::ListenForHttp(const Options& options) {
+  if (options.http.empty()) return absl::OkStatus();
+  Rooms& rooms = *rooms_;
+  auto started = HttpServer::Start(
+      options.http, {{"/livez", [] { return HttpServer::Response{.body = "ok\n"}; }},
+                     {"/readyz",
+                      [&rooms] {
+                        const std::string why_not = rooms.WhyNotReady();
+                        if (why_not.empty()) return HttpServer::Response{.body = "ok\n"};
+                        return HttpServer::Response{.status = 503, .body = why_not + "\n"};
+                      }},
+                     {"/metrics", [&rooms] {
+                        return HttpServer::Response{.content_type = Metrics::kContentType,
+                                                    .body = rooms.metrics.Text()};
+                      }}});
+  if (!started.ok()) return started.status();
+  http_server_ = *std::move(started);
+  return absl::OkStatus();
 }
 
 absl::Status Server::Listen(const Options& options) {
@@ -242,6 +282,7 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
 void Server::Shutdown(absl::Duration grace) {
   if (grpc_server_ == nullptr) return;
   grpc_server_->GetHealthCheckService()->Shutdown();
+  rooms_->readiness.Set("shutting down");
   rooms_->sessions.Shutdown();
   rooms_->once_calls.Shutdown();
   rooms_->waiting_reads.Shutdown();

@@ -23,6 +23,8 @@ class ServerBuilder;
 
 namespace fisherd::server {
 
+class HttpServer;
+
 // The largest message that is taken: a batch frame of 4 MiB and room for what stands around its
 // payload (field numbers, a header with its list of tensors).
 inline constexpr int kMaxMessageBytes = (4 << 20) + (64 << 10);
@@ -56,23 +58,27 @@ class Server {
 
   // Of the first HOST:PORT; 0 if there is none.
   int port() const { return port_; }
+  // Of options.http; 0 if there is none.
+  int http_port() const;
   std::string backend_name() const;
 
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
-  // Health says NOT_SERVING; update streams, watches and whatever waits for a step end UNAVAILABLE
-  // (SHUTTING_DOWN); transfers and other calls have `grace` to end and are then cancelled. Returns
-  // when all have. The second call does nothing.
+  // Health and /readyz say that it serves no more; update streams, watches and whatever waits for a
+  // step end UNAVAILABLE (SHUTTING_DOWN); transfers and other calls have `grace` to end and are
+  // then cancelled. Returns when all have. The second call does nothing.
   void Shutdown(absl::Duration grace);
 
  private:
   struct Rooms;  // where calls are served
   explicit Server(std::unique_ptr<Rooms> rooms);
+  absl::Status ListenForHttp(const Options& options);
   absl::Status Listen(const Options& options);
   absl::Status Announce(const Options& options, const std::vector<int>& ports);
 
   const std::unique_ptr<Rooms> rooms_;
+  std::unique_ptr<HttpServer> http_server_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> grpc_server_;
 };

@@ -85,8 +85,10 @@ void Journal::Fail(const absl::Status& why) {
 }
 
 void Journal::LookAtDisk() {
-  const bool below = FreeBytes(options_.directory) < options_.reserve;
+  const int64_t free = FreeBytes(options_.directory);
+  const bool below = free < options_.reserve;
   core::MutexLock lock(&mutex_);
+  free_bytes_ = free;
   if (std::exchange(below_reserve_, below) == below) return;
   if (below) {
     LogWarning("the disk of ", options_.directory, " has less than ", options_.reserve,

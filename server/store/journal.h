@@ -55,6 +55,11 @@ class Journal {
     core::MutexLock lock(&mutex_);
     return !failed_.ok();
   }
+  // Bytes that were left of the disk when it was last looked at.
+  int64_t free_bytes() const {
+    core::MutexLock lock(&mutex_);
+    return free_bytes_;
+  }
   // Writing has failed for good, here or elsewhere in the data directory.
   void Fail(const absl::Status& why);
 
@@ -75,6 +80,7 @@ class Journal {
   mutable core::Mutex mutex_;
   core::CondVar changed_;
   std::deque<Entry> waiting_ ABSL_GUARDED_BY(mutex_);
+  int64_t free_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool below_reserve_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failed_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

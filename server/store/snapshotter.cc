@@ -14,6 +14,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "google/protobuf/util/json_util.h"
@@ -159,6 +160,7 @@ absl::StatusOr<core::FactorImage> Snapshotter::ImageOf(const std::string& name) 
 
 absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, const Told& told) {
   VisitFailpoint("snapshot.begin");
+  const absl::Time began = core::SteadyNow();
   SnapshotProgress progress = {.factors = std::ssize(names)};
   const auto tell = [&] {
     if (told != nullptr) told(progress);
@@ -206,7 +208,16 @@ absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, con
   }
   save_group();
   files_to_remove_ = true;
+  if (!names.empty()) Count(status, progress.bytes_done, began);
   return status;
+}
+
+void Snapshotter::Count(const absl::Status& saved, int64_t bytes, absl::Time began) {
+  core::MutexLock lock(&mutex_);
+  (saved.ok() ? stats_.snapshots : stats_.failures) += 1;
+  stats_.bytes += bytes;
+  stats_.time += core::SteadyNow() - began;
+  if (saved.ok()) stats_.last_success = absl::Now();
 }
 
 absl::Status Snapshotter::SaveGroup(std::vector<SavedFactor>& group) {

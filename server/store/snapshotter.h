@@ -32,6 +32,15 @@ struct SnapshotProgress {
   int64_t bytes = 0;
 };
 
+// What has been saved since the start.
+struct SnapshotStats {
+  int64_t snapshots = 0;  // that saved something, and all that they were to
+  int64_t failures = 0;
+  int64_t bytes = 0;  // of states and results
+  absl::Duration time;
+  absl::Time last_success = absl::InfinitePast();  // by the date
+};
+
 // The factors of a data directory as tensor files: what goes into one, and under which names.
 std::string CovarianceName(std::string_view factor);
 std::string ResultName(std::string_view factor, size_t index);
@@ -74,6 +83,10 @@ class Snapshotter {
   absl::Status Save(const std::string& prefix, const Told& told);
   // Runs `job` on the thread, while nothing is saved or removed; waits.
   absl::Status Run(const std::function<absl::Status()>& job);
+  SnapshotStats stats() const {
+    core::MutexLock lock(&mutex_);
+    return stats_;
+  }
 
   // Removes files that no generation is in. For the thread, and before it begins.
   static void RemoveUnreferenced(const Manifest& manifest, const std::string& directory);
@@ -82,6 +95,8 @@ class Snapshotter {
   void Loop();
   std::vector<std::string> TakeChanged(std::string_view prefix);
   absl::Status SaveFactors(const std::vector<std::string>& names, const Told& told);
+  void Count(const absl::Status& saved, int64_t bytes, absl::Time began)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status SaveGroup(std::vector<SavedFactor>& group);
   absl::StatusOr<core::FactorImage> ImageOf(const std::string& name) const;
 
@@ -89,8 +104,9 @@ class Snapshotter {
   core::FactorRegistry& registry_;
   const Options options_;
 
-  core::Mutex mutex_;
+  mutable core::Mutex mutex_;
   core::CondVar changed_;
+  SnapshotStats stats_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string, std::less<>> changed_factors_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string, std::less<>> wanted_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mutex_);

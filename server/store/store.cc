@@ -38,31 +38,6 @@ constexpr char kGenerations[] = "generations";
 constexpr char kBackups[] = "backups";
 constexpr char kTransfers[] = "transfers";
 
-// Says now and then how far a recovery is.
-class RecoveryLog {
- public:
-  explicit RecoveryLog(size_t factors) : factors_(factors) {}
-  void Add(bool ok) {
-    ++done_;
-    damaged_ += ok ? 0 : 1;
-    if (core::SteadyNow() - told_ < absl::Seconds(2)) return;
-    told_ = core::SteadyNow();
-    LogInfo("recovering: ", done_, " of ", factors_, " factors");
-  }
-  void Finish() const {
-    LogInfo("recovered ", done_ - damaged_, " factors in ",
-            absl::FormatDuration(absl::Trunc(core::SteadyNow() - began_, absl::Milliseconds(1))),
-            damaged_ == 0 ? "" : absl::StrCat("; damaged: ", damaged_));
-  }
-
- private:
-  const size_t factors_;
-  const absl::Time began_ = core::SteadyNow();
-  absl::Time told_ = began_;
-  size_t done_ = 0;
-  size_t damaged_ = 0;
-};
-
 absl::Status MakeDirectory(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -190,16 +165,16 @@ absl::Status Store::Start(core::FactorRegistry* registry) {
       return Damaged(std::string(s.message()));
   }
   const std::vector<std::string> names = manifest_->names();
-  RecoveryLog log(names.size());
+  recovery_.Begin(std::ssize(names));
   for (const std::string& name : names) {
     absl::Status status = RestoreFactor(name, *registry);
     if (!status.ok() && !absl::IsDataLoss(status)) return status;
-    log.Add(status.ok());
+    recovery_.Add(status.ok());
     if (status.ok()) continue;
     LogError("factor ", core::Quote(name), " is damaged: ", status.message());
     registry->Quarantine(name, core::WithMetadata(std::move(status), "factor", name));
   }
-  log.Finish();
+  recovery_.Finish();
   core::MutexLock lock(&mutex_);
   snapshotter_ = std::make_shared<Snapshotter>(
       manifest_.get(), registry,
@@ -310,6 +285,17 @@ absl::Status Store::RestoreResults(const Manifest::Factor& stored, core::FactorI
     result->cached = std::move(cached);
   }
   return absl::OkStatus();
+}
+
+Store::Stats Store::stats() const {
+  Stats stats{.log_bytes = manifest_->log_bytes(),
+              .free_bytes = manifest_->journal().free_bytes(),
+              .writable = manifest_->journal().CheckWritable().ok(),
+              .failed = manifest_->journal().failed()};
+  core::MutexLock lock(&mutex_);
+  if (snapshotter_ != nullptr) last_snapshots_ = snapshotter_->stats();
+  stats.snapshots = last_snapshots_;
+  return stats;
 }
 
 void Store::StepEnded(const std::shared_ptr<core::Factor>& factor) {

@@ -23,6 +23,7 @@
 #include "core/factor_store.h"
 #include "core/mutex.h"
 #include "server/store/manifest.h"
+#include "server/store/recovery_progress.h"
 #include "server/store/snapshotter.h"
 
 namespace fisherd::server {
@@ -80,6 +81,17 @@ class Store : public core::FactorStore {
 
   // --- What an operator asks for
 
+  // How far Start is, and how it went.
+  Recovery recovery() const { return recovery_.Get(); }
+  struct Stats {
+    SnapshotStats snapshots;
+    int64_t log_bytes = 0;   // of steps that no snapshot covers, about
+    int64_t free_bytes = 0;  // of the disk
+    bool writable = false;   // neither full nor failed
+    bool failed = false;     // until the next start
+  };
+  Stats stats() const;
+
   // Saves what has changed and whose name starts with `prefix`.
   absl::Status Snapshot(const std::string& prefix, const Snapshotter::Told& told);
   // Ascending by number. NOT_FOUND for a name that is not stored.
@@ -114,10 +126,12 @@ class Store : public core::FactorStore {
   const Options options_;
   const int lock_;  // the file of LOCK
   std::unique_ptr<Manifest> manifest_;
+  RecoveryProgress recovery_;
   core::FactorRegistry* registry_ = nullptr;
 
   mutable core::Mutex mutex_;
   uint64_t last_transfer_ ABSL_GUARDED_BY(mutex_) = 0;
+  mutable SnapshotStats last_snapshots_ ABSL_GUARDED_BY(mutex_);  // kept beyond the snapshotter
   std::shared_ptr<Snapshotter> snapshotter_
       ABSL_GUARDED_BY(mutex_);  // null before Start and after Close
 };

@@ -10,6 +10,7 @@
 #include "client/ctl/fisherctl.h"
 #include "fisherd/client.h"
 #include "server/server.h"
+#include "tests/http_get.h"
 #include "tests/test_path.h"
 
 namespace fisherd {
@@ -36,6 +37,7 @@ class DataTest : public testing::Test {
     options.listen = {"127.0.0.1:0"};
     options.state_budget = options.batch_budget = 64 << 20;
     options.data_dir = data_dir;
+    options.http = "127.0.0.1:0";
     options.disk_reserve = 1;
     auto server = server::Server::Start(options);
     ASSERT_TRUE(server.ok()) << server.status();
@@ -72,6 +74,8 @@ class DataTest : public testing::Test {
     EXPECT_TRUE(reading.ok()) << reading.status();
     return reading.ok() ? reading->value.diag_part()[0] : -1;
   }
+
+  std::string Get(const std::string& path) const { return HttpGet(server_->http_port(), path); }
 
   const std::string directory_ = TestPath();
   std::unique_ptr<server::Server> server_;
@@ -177,6 +181,24 @@ TEST_F(DataTest, AClientNearItsBoundHasItsFactorsSaved) {
     ASSERT_TRUE(written.ok()) << written.status();
   }
   EXPECT_GT(client_->Describe("f")->durable(), kSteps / 2);
+}
+
+TEST_F(DataTest, MetricsSayWhatIsSaved) {
+  EXPECT_THAT(Get("/livez"), HasSubstr("200 OK"));
+  EXPECT_THAT(Get("/readyz"), HasSubstr("200 OK"));
+  Step("a");
+  Step("b");
+  EXPECT_THAT(Get("/metrics"), HasSubstr("\nfisherd_durable_lag_steps 1\n"));
+  EXPECT_THAT(Get("/metrics"), HasSubstr("\nfisherd_snapshots_total{outcome=\"ok\"} 0\n"));
+  ASSERT_EQ(Ctl({"snapshot"}), ctl::kDone) << err_.str();
+  const std::string saved = Get("/metrics");
+  EXPECT_THAT(saved, HasSubstr("\nfisherd_durable_lag_steps 0\n"));
+  EXPECT_THAT(saved, HasSubstr("\nfisherd_snapshots_total{outcome=\"ok\"} 1\n"));
+  EXPECT_THAT(saved, HasSubstr("\nfisherd_snapshot_bytes_total 8\n"));
+  EXPECT_THAT(saved, HasSubstr("\nfisherd_snapshot_last_success_timestamp_seconds "));
+  EXPECT_THAT(saved, HasSubstr("\nfisherd_disk_writable 1\n"));
+  Start(directory_);
+  EXPECT_THAT(Get("/metrics"), HasSubstr("\nfisherd_recovery_factors{state=\"restored\"} 2\n"));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -15,10 +16,13 @@
 #include "absl/time/clock.h"
 #include "tests/faults/fault_test.h"
 #include "tests/faults/server_process.h"
+#include "tests/http_get.h"
 #include "tests/test_path.h"
 
 namespace fisherd::faults {
 namespace {
+
+using ::testing::HasSubstr;
 
 class DiskTest : public testing::TestWithParam<v1::DurabilityLevel> {
  protected:
@@ -41,7 +45,7 @@ class DiskTest : public testing::TestWithParam<v1::DurabilityLevel> {
   }
   void Start() {
     ASSERT_TRUE(server_.Start(
-        {"--snapshot-interval=10ms", "--disk-reserve=1"},
+        {"--snapshot-interval=10ms", "--disk-reserve=1", "--http=127.0.0.1:0"},
         {absl::StrCat("LD_PRELOAD=", FISHERD_DISK_SHIM), "FISHERD_DISK_SHIM=" + control_,
          "FISHERD_DISK_SHIM_DIR=" + directory_ + "/data"}));
   }
@@ -80,6 +84,11 @@ class DiskTest : public testing::TestWithParam<v1::DurabilityLevel> {
       if (!status.ok()) absl::SleepFor(absl::Milliseconds(10));
     }
   }
+  std::string Metrics() const {
+    const std::string log = server_.log();
+    const std::string before = ", HTTP port ";
+    return HttpGet(std::atoi(log.c_str() + log.rfind(before) + before.size()), "/metrics");
+  }
   // Whatever the disk does.
   void ExpectReadsGoOn() {
     const auto reading = Connect().Read<float>("f", Covariance(), {.timeout = absl::Seconds(20)});
@@ -116,6 +125,8 @@ TEST_P(DiskTest, AFullDiskIsWaitedFor) {
   });
   absl::SleepFor(absl::Milliseconds(200));
   EXPECT_EQ(WhyNothingIsCreated(), "DISK_FULL");
+  EXPECT_THAT(Metrics(), HasSubstr("\nfisherd_disk_writable 0\n"));
+  EXPECT_THAT(Metrics(), HasSubstr("\nfisherd_disk_failed 0\n"));
   for (int i = 0; i < 20; ++i) ExpectReadsGoOn();
   Disk('-');
   first.join();
@@ -137,6 +148,7 @@ TEST_P(DiskTest, AWriteThatFailsIsTheLastOne) {
     absl::SleepFor(absl::Milliseconds(10));
     Disk(mode);
     EXPECT_EQ(WhyNothingIsCreated(), "DISK_FAILED") << mode;
+    EXPECT_THAT(Metrics(), HasSubstr("\nfisherd_disk_failed 1\n"));
     ExpectReadsGoOn();
     Disk('-');
     // Not tried again, although it would work now.

@@ -85,6 +85,8 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"--listen=127.0.0.1:0,"}, "expected HOST:PORT"},
       {{"--listen=unix:"}, "unix:PATH with a path of 1 to "},
       {{"--listen=unix-abstract:f"}, "expected HOST:PORT"},
+      {{"--http=unix:/x"}, "--http=unix:/x: expected HOST:PORT"},
+      {{"--http=7601"}, "expected HOST:PORT"},
       {{"--port-file="}, "expected the path of a file"},
       {{"--state-budget=0"}, "expected a positive number of bytes"},
       {{"--state-budget=4GB"}, "expected a positive number of bytes"},

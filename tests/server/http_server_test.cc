@@ -1,0 +1,98 @@
+#include "server/http_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/http_get.h"
+
+namespace fisherd::server {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+class HttpServerTest : public testing::Test {
+ protected:
+  HttpServerTest() {
+    auto started = HttpServer::Start(
+        "127.0.0.1:0",
+        {{"/page",
+          [this] {
+            ++calls_;
+            return HttpServer::Response{.content_type = "text/x", .body = "hello"};
+          }},
+         {"/bad", [] { return HttpServer::Response{.status = 503, .body = "no"}; }}});
+    EXPECT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+  }
+
+  std::atomic<int> calls_ = 0;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, AnswersItsPaths) {
+  const std::string answer = HttpGet(server_->port(), "/page");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Type: text/x\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Length: 5\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\nhello"));
+  EXPECT_THAT(HttpGet(server_->port(), "/page?x=1"), EndsWith("hello"));
+  EXPECT_THAT(HttpGet(server_->port(), "/bad"), StartsWith("HTTP/1.1 503 "));
+}
+
+TEST_F(HttpServerTest, HeadHasNoBody) {
+  const std::string answer = HttpGet(server_->port(), "/page", "HEAD");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\n"));
+}
+
+TEST_F(HttpServerTest, OtherPathsAndMethodsAreRefused) {
+  for (const char* path : {"/", "/page/", "/page/more", "/../etc/passwd", "/%2e%2e/etc/passwd"}) {
+    EXPECT_THAT(HttpGet(server_->port(), path), StartsWith("HTTP/1.1 404 ")) << path;
+  }
+  for (const char* method : {"POST", "PUT", "DELETE"}) {
+    const std::string answer = HttpGet(server_->port(), "/page", method);
+    EXPECT_THAT(answer, StartsWith("HTTP/1.1 405 ")) << method;
+    EXPECT_THAT(answer, HasSubstr("Allow: GET, HEAD")) << method;
+  }
+  EXPECT_EQ(calls_, 0);
+}
+
+TEST_F(HttpServerTest, NonsenseIsRefusedAndTheNextIsAnswered) {
+  for (const std::string& nonsense :
+       {std::string("nonsense\r\n\r\n"), std::string("GET /page HTTP/9.9\r\n\r\n"),
+        std::string("\0\xFF\x80\r\n\r\n", 8),
+        "GET /page HTTP/1.1\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n"}) {
+    EXPECT_THAT(HttpExchange(server_->port(), nonsense), Not(HasSubstr("hello")));
+  }
+  EXPECT_THAT(HttpGet(server_->port(), "/page"), EndsWith("hello"));
+}
+
+TEST_F(HttpServerTest, AnswersManyAtOnce) {
+  std::vector<std::thread> threads;
+  std::atomic<int> answered = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      for (int k = 0; k < 20; ++k) answered += HttpGet(server_->port(), "/page").ends_with("hello");
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(answered, 160);
+}
+
+TEST_F(HttpServerTest, AnAddressThatIsTakenIsAnError) {
+  const auto second = HttpServer::Start(absl::StrCat("127.0.0.1:", server_->port()), {});
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()),
+              HasSubstr(absl::StrCat("127.0.0.1:", server_->port())));
+}
+
+}  // namespace
+}  // namespace fisherd::server
