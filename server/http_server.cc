@@ -1,10 +1,18 @@
 #include "server/http_server.h"
 
 #include <civetweb.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/log.h"
 
 namespace fisherd::server {
@@ -24,6 +32,25 @@ void Send(mg_connection* connection, const HttpServer::Response& response, bool 
       more_headers, "\r\n");
   mg_write(connection, head.data(), head.size());
   if (with_body) mg_write(connection, response.body.data(), response.body.size());
+}
+
+// Connects, and says nothing.
+void Knock(const std::string& address, int port) {
+  std::string host = address.substr(0, address.rfind(':'));
+  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found) != 0) return;
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd >= 0) {
+    if (connect(fd, found->ai_addr, found->ai_addrlen) != 0 && errno == EINPROGRESS) {
+      pollfd connected = {.fd = fd, .events = POLLOUT, .revents = 0};
+      poll(&connected, 1, 100);
+    }
+    close(fd);
+  }
+  freeaddrinfo(found);
 }
 
 }  // namespace
@@ -52,10 +79,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
     absl::string_view address, std::map<std::string, Handler> handlers) {
   static const unsigned library = mg_init_library(0);
   (void)library;
-  std::unique_ptr<HttpServer> server(new HttpServer(std::move(handlers)));
-  const std::string ports(address);
+  std::unique_ptr<HttpServer> server(new HttpServer(std::string(address), std::move(handlers)));
   const char* options[] = {"listening_ports",
-                           ports.c_str(),
+                           server->address_.c_str(),
                            "num_threads",
                            "4",
                            "request_timeout_ms",
@@ -79,8 +105,19 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
   return server;
 }
 
+// civetweb sees that it is to stop when someone comes, else within two seconds.
 HttpServer::~HttpServer() {
-  if (context_ != nullptr) mg_stop(context_);
+  if (context_ == nullptr) return;
+  std::atomic<bool> stopped = false;
+  std::thread knocking([&] {
+    while (!stopped) {
+      Knock(address_, port_);
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+  });
+  mg_stop(context_);
+  stopped = true;
+  knocking.join();
 }
 
 }  // namespace fisherd::server

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -39,9 +40,11 @@ class HttpServer {
   int port() const { return port_; }
 
  private:
-  explicit HttpServer(std::map<std::string, Handler> handlers) : handlers_(std::move(handlers)) {}
+  HttpServer(std::string address, std::map<std::string, Handler> handlers)
+      : address_(std::move(address)), handlers_(std::move(handlers)) {}
   static int Answer(mg_connection* connection, void* server);
 
+  const std::string address_;
   const std::map<std::string, Handler> handlers_;
   mg_context* context_ = nullptr;
   int port_ = 0;

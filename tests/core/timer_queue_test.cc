@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "core/clock.h"
 
 namespace fisherd::core {
 namespace {
@@ -16,7 +16,7 @@ TEST(TimerQueueTest, CallsInTheOrderOfDeadlines) {
   std::vector<int> order;
   std::promise<void> last;
   TimerQueue timers;
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   timers.CallAt(now + absl::Milliseconds(30), [&] {
     order.push_back(3);
     last.set_value();
@@ -30,16 +30,16 @@ TEST(TimerQueueTest, CallsInTheOrderOfDeadlines) {
 TEST(TimerQueueTest, NeverCallsBeforeTheDeadline) {
   TimerQueue timers;
   std::promise<absl::Time> called;
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(20);
+  const absl::Time deadline = SteadyNow() + absl::Milliseconds(20);
   timers.CallAt(absl::InfiniteFuture(), [] { ADD_FAILURE(); });
-  timers.CallAt(deadline, [&] { called.set_value(absl::Now()); });
+  timers.CallAt(deadline, [&] { called.set_value(SteadyNow()); });
   EXPECT_GE(called.get_future().get(), deadline);
 }
 
 TEST(TimerQueueTest, ACallMayAskForAnother) {
   TimerQueue timers;
   std::promise<void> second;
-  timers.CallAt(absl::Now(), [&] { timers.CallAt(absl::Now(), [&] { second.set_value(); }); });
+  timers.CallAt(SteadyNow(), [&] { timers.CallAt(SteadyNow(), [&] { second.set_value(); }); });
   second.get_future().wait();
 }
 
@@ -47,7 +47,7 @@ TEST(TimerQueueTest, WhatIsLeftIsNotCalledButFreed) {
   const auto alive = std::make_shared<int>();
   {
     TimerQueue timers;
-    timers.CallAt(absl::Now() + absl::Hours(1), [alive] { ADD_FAILURE(); });
+    timers.CallAt(SteadyNow() + absl::Hours(1), [alive] { ADD_FAILURE(); });
     EXPECT_EQ(alive.use_count(), 2);
   }
   EXPECT_EQ(alive.use_count(), 1);
