@@ -197,7 +197,7 @@ TEST_F(DataTest, MetricsSayWhatIsSaved) {
   EXPECT_THAT(saved, HasSubstr("\nfisherd_snapshot_bytes_total 8\n"));
   EXPECT_THAT(saved, HasSubstr("\nfisherd_snapshot_last_success_timestamp_seconds "));
   EXPECT_THAT(saved, HasSubstr("\nfisherd_disk_writable 1\n"));
-  Start(directory_);
+  Start(directory_ + "/data");
   EXPECT_THAT(Get("/metrics"), HasSubstr("\nfisherd_recovery_factors{state=\"restored\"} 2\n"));
 }
 
