@@ -108,13 +108,31 @@ double WritePlainly(const std::string& path, int64_t bytes) {
   });
 }
 
+// The same under a name that is given it at the end, and one record that says so: the least that
+// makes it safe.
+double WriteSafely(const std::string& directory, int64_t bytes) {
+  const std::string path = directory + "/plain";
+  std::filesystem::remove(path);
+  return WritePlainly(path + ".tmp", bytes) + Seconds([&] {
+           std::filesystem::rename(path + ".tmp", path);
+           const int folder = open(directory.c_str(), O_RDONLY | O_DIRECTORY);
+           fsync(folder);
+           close(folder);
+           const int log = open((directory + "/log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+           const std::string record(160, 'x');
+           if (write(log, record.data(), record.size()) < 0) std::exit(1);
+           fdatasync(log);
+           close(log);
+         });
+}
+
 // Snapshots, their write amplification, and recovery.
 void MeasureSnapshots(Bench& bench) {
   for (const int64_t bytes : {int64_t{4} << 20, int64_t{64} << 20, int64_t{1} << 30}) {
     if (bench.quick && bytes > int64_t{64} << 20) continue;
     World world(bench.Fresh());
     const auto trainer = Trainer::Of(world.Create("f", bytes, core::DurabilityLevel::kSnapshot));
-    std::vector<double> ours, peer;
+    std::vector<double> ours, peer, safe;
     int64_t written = 0;
     const int rounds = bytes > int64_t{64} << 20 ? 3 : bytes > int64_t{4} << 20 ? 11 : 101;
     for (int round = 0; round < rounds; ++round) {
@@ -124,9 +142,11 @@ void MeasureSnapshots(Bench& bench) {
       written += WrittenBytes() - before;
       peer.push_back(static_cast<double>(bytes) / WritePlainly(bench.directory + "/plain", bytes) /
                      1e6);
+      safe.push_back(static_cast<double>(bytes) / WriteSafely(bench.directory, bytes) / 1e6);
     }
     const std::string name = absl::StrCat("snapshot/", bytes >> 20, "MiB");
     bench.Add({name, bytes, Median(ours), Median(peer), "MB/s"});
+    bench.Add({name + "/safe", bytes, Median(ours), Median(safe), "MB/s"});
     bench.claims.push_back({.what = "snapshot rate / plain O_DIRECT writing",
                             .figure = Median(ours) / Median(peer),
                             .bound = 0.8,
