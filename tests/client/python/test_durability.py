@@ -1,28 +1,17 @@
 """A server that is killed comes back on its data directory, and the trainers go on; its files open as safetensors."""
 
 import json
-import os
 import pathlib
-import signal
 import threading
 
 import numpy as np
 import pytest
 
 import fisherd
+from durable_server import kill_and_restart, start
 
 KIND = fisherd.FullyConnectedDiagonal(2, 3, has_bias=False)
 STEPS = 60
-
-
-def start(directory, port=0):
-    return fisherd.Server(
-        shared_memory=None,
-        listen=f"127.0.0.1:{port}",
-        data_dir=directory,
-        snapshot_interval="20ms",
-        log_level="warning",
-    )
 
 
 def batch(step, rank):
@@ -43,7 +32,6 @@ def train(target, rank, reached):
 @pytest.mark.parametrize("durability", ["snapshot", "sync"])
 def test_two_ranks_go_on_after_kill_9(tmp_path, durability):
     server = start(tmp_path / "data")
-    port = int(server.target.rpartition(":")[2])
     with server.client() as client:
         client.create_factor("f", KIND, towers=2, zero_debias=False, durability=durability)
     reached = [{step: threading.Event() for step in range(20, STEPS + 1, 20)} for _ in range(2)]
@@ -52,9 +40,7 @@ def test_two_ranks_go_on_after_kill_9(tmp_path, durability):
         rank.start()
     for step in (20, 40):
         assert all(events[step].wait(60) for events in reached)
-        os.kill(server.pid, signal.SIGKILL)
-        server.stop()
-        server = start(tmp_path / "data", port)
+        server = kill_and_restart(server, tmp_path / "data")
     for rank in ranks:
         rank.join(60)
         assert not rank.is_alive()

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from rank import make_batch, make_model  # noqa: E402
 from reference import covariance  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from durable_server import kill_and_restart, start  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
 
@@ -135,17 +135,7 @@ def test_kills_leave_the_bits_as_they_were(server, client, tmp_path, durability)
     job = {"steps": 40, "rate": 0.02, "pause": 0.01, "attach": {"durability": durability}}
     prefix = f"{tmp_path}/1/".lstrip("/")
 
-    def start(port=0):
-        return fisherd.Server(
-            shared_memory=None,
-            listen=f"127.0.0.1:{port}",
-            data_dir=tmp_path / "data",
-            snapshot_interval="30ms",
-            log_level="warning",
-        )
-
-    killed = [start()]
-    port = int(killed[0].target.rpartition(":")[2])
+    killed = [start(tmp_path / "data")]
     kills, done = [], threading.Event()
 
     def kill():
@@ -160,9 +150,7 @@ def test_kills_leave_the_bits_as_they_were(server, client, tmp_path, durability)
                     done.wait(0.005)
             if done.is_set():
                 return
-            os.kill(killed[-1].pid, signal.SIGKILL)
-            killed[-1].stop()
-            killed.append(start(port))
+            killed.append(kill_and_restart(killed[-1], tmp_path / "data"))
             kills.append(step)
 
     killer = threading.Thread(target=kill, daemon=True)
