@@ -24,7 +24,7 @@ class ServeDeathTest : public testing::Test {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     options_.listen = {"127.0.0.1:0"};
     options_.state_budget = options_.batch_budget = 1 << 20;
-    options_.port_file = TestPath() + ".port";
+    options_.port_file = path_ + ".port";
     std::filesystem::remove(options_.port_file);
   }
 
@@ -40,10 +40,10 @@ class ServeDeathTest : public testing::Test {
     _exit(Serve(options_));
   }
 
-  // Of the process that the death test began in: its child makes the socket.
-  const std::string socket_path_ = [] {
-    setenv("FISHERD_TEST_SOCKET", TestPath().c_str(), 0);
-    return std::getenv("FISHERD_TEST_SOCKET");
+  // Of the process that the death test began in: its child makes the files.
+  const std::string path_ = [] {
+    setenv("FISHERD_TEST_PATH", TestPath().c_str(), 0);
+    return std::getenv("FISHERD_TEST_PATH");
   }();
   Options options_;
 };
@@ -58,15 +58,15 @@ TEST_F(ServeDeathTest, SigintEndsItWell) {
 }
 
 TEST_F(ServeDeathTest, ListeningToTheWorldIsWarnedOf) {
-  options_.listen = {"unix:" + socket_path_, "0.0.0.0:0"};
+  options_.listen = {"unix:" + path_, "0.0.0.0:0"};
   EXPECT_EXIT(ServeUntil(SIGTERM), testing::ExitedWithCode(0),
               "serves at unix:.*, 0.0.0.0:0, port .*"
               "WARNING whoever reaches 0.0.0.0:0 can read and change every factor");
-  EXPECT_FALSE(std::filesystem::exists(socket_path_));
+  EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
 TEST_F(ServeDeathTest, APortFileNeedsAPort) {
-  options_.listen = {"unix:" + socket_path_};
+  options_.listen = {"unix:" + path_};
   EXPECT_EXIT(_exit(Serve(options_)), testing::ExitedWithCode(1),
               "ERROR there is no port for the port file");
 }

@@ -42,16 +42,19 @@ class StoreTest : protected DirectoryHolder, public core::FactorTest {
   StoreTest() { Begin(); }
   ~StoreTest() override { End(); }
 
+  core::RegistryOptions OptionsOn(Store& store) {
+    return {.backend = &backend_,
+            .pool = &*pool_,
+            .state_budget = 1 << 24,
+            .batch_budget = 1 << 24,
+            .timers = &*timers_,
+            .store = &store,
+            .durability = DurabilityLevel::kSnapshot,
+            .epoch = store.epoch(),
+            .first_incarnation = store.first_incarnation()};
+  }
   void Begin() {
-    registry_.emplace(core::RegistryOptions{.backend = &backend_,
-                                            .pool = &*pool_,
-                                            .state_budget = 1 << 24,
-                                            .batch_budget = 1 << 24,
-                                            .timers = &*timers_,
-                                            .store = store_.get(),
-                                            .durability = DurabilityLevel::kSnapshot,
-                                            .epoch = store_->epoch(),
-                                            .first_incarnation = store_->first_incarnation()});
+    registry_.emplace(OptionsOn(*store_));
     const absl::Status started = store_->Start(&*registry_);
     EXPECT_TRUE(started.ok()) << started;
   }
@@ -418,13 +421,7 @@ TEST_F(StoreTest, ABackupIsADataDirectory) {
   }
   auto backup = Store::Open({.directory = *path, .disk_reserve = 1});
   ASSERT_TRUE(backup.ok()) << backup.status();
-  core::FactorRegistry registry({.backend = &backend_,
-                                 .pool = &*pool_,
-                                 .state_budget = 1 << 24,
-                                 .batch_budget = 1 << 24,
-                                 .timers = &*timers_,
-                                 .store = backup->get(),
-                                 .first_incarnation = (*backup)->first_incarnation()});
+  core::FactorRegistry registry(OptionsOn(**backup));
   ASSERT_TRUE((*backup)->Start(&registry).ok());
   EXPECT_EQ(Elements(Read(**registry.Find("f"))), After(2));
   EXPECT_EQ(Value("f"), After(3));
@@ -444,15 +441,9 @@ TEST_F(StoreTest, ADamagedManifestIsNoticedOrHarmless) {
   const auto value_in_copy = [&]() -> absl::StatusOr<Floats> {
     auto store = Store::Open({.directory = copy, .disk_reserve = 1});
     if (!store.ok()) return store.status();
-    core::ComputePool pool(1);
-    core::TimerQueue timers;
-    core::FactorRegistry registry({.backend = &backend_,
-                                   .pool = &pool,
-                                   .state_budget = 1 << 24,
-                                   .batch_budget = 1 << 24,
-                                   .timers = &timers,
-                                   .store = store->get(),
-                                   .first_incarnation = (*store)->first_incarnation()});
+    pool_.emplace(2);
+    timers_.emplace();
+    core::FactorRegistry registry(OptionsOn(**store));
     const absl::Status started = (*store)->Start(&registry);
     const auto factor = registry.Find("f");
     absl::StatusOr<Floats> value = absl::NotFoundError("");
@@ -464,6 +455,8 @@ TEST_F(StoreTest, ADamagedManifestIsNoticedOrHarmless) {
       value = Elements(Read(**factor));
     }
     (*store)->Stop();
+    timers_.reset();
+    pool_.reset();
     return value;
   };
   int noticed = 0;
@@ -483,8 +476,6 @@ TEST_F(StoreTest, ADamagedManifestIsNoticedOrHarmless) {
     }
   }
   EXPECT_GT(noticed, 5);
-  std::filesystem::remove_all(copy);
-  Crash();
 }
 
 TEST_F(StoreTest, ADirectoryHasOneServer) {
