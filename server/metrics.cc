@@ -4,6 +4,7 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <limits>
 #include <sstream>
 #include <utility>
 #include <vector>
@@ -18,8 +19,6 @@ using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
-
-constexpr size_t kPage = 1000;
 
 // The families, one after another.
 class Families {
@@ -49,20 +48,14 @@ class Families {
 };
 
 void AddFactors(const core::FactorRegistry& registry, Families& families) {
-  int64_t factors = 0;
+  const auto factors = registry.List("", "", std::numeric_limits<size_t>::max());
   int64_t lag = 0;
-  std::string last;
-  for (;;) {
-    const auto page = registry.List("", last, kPage);
-    for (const auto& factor : page) {
-      const core::FactorInfo info = factor->Describe();
-      lag = std::max(lag, info.next - 1 - info.durable);
-    }
-    factors += static_cast<int64_t>(page.size());
-    if (page.size() < kPage) break;
-    last = page.back()->name();
+  for (const auto& factor : factors) {
+    const core::FactorInfo info = factor->Describe();
+    lag = std::max(lag, info.next - 1 - info.durable);
   }
-  families.Gauge("fisherd_factors", "Factors that are served.", static_cast<double>(factors));
+  families.Gauge("fisherd_factors", "Factors that are served.",
+                 static_cast<double>(factors.size()));
   families.Gauge("fisherd_durable_lag_steps",
                  "Most steps of a factor that have ended and that a crash would undo.",
                  static_cast<double>(lag));

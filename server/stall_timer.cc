@@ -1,6 +1,5 @@
 #include "server/stall_timer.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "core/clock.h"
@@ -23,7 +22,7 @@ int64_t StallTimer::Begin(const std::shared_ptr<State>& state) {
     operation = ++state->operation;
     state->since = now;
   }
-  if (first) Arm(state, now + state->timeout);
+  if (first) Arm(state, state->timeout);
   return operation;
 }
 
@@ -50,7 +49,7 @@ void StallTimer::Stop() {
   alarm = std::move(state_->alarm);
 }
 
-void StallTimer::Arm(const std::shared_ptr<State>& state, absl::Time deadline) {
+void StallTimer::Arm(const std::shared_ptr<State>& state, absl::Duration delay) {
   // A new alarm each time: one that rings cannot be set again from its own callback.
   const auto alarm = std::make_shared<grpc::Alarm>();
   std::shared_ptr<grpc::Alarm> before = alarm;
@@ -60,10 +59,9 @@ void StallTimer::Arm(const std::shared_ptr<State>& state, absl::Time deadline) {
     std::swap(before, state->alarm);
   }
   // Without the lock, for it may ring at once. If Stop comes first, the alarm goes with this scope.
-  const gpr_timespec delay = gpr_time_from_millis(
-      std::max<int64_t>(0, absl::ToInt64Milliseconds(deadline - core::SteadyNow()) + 1),
-      GPR_TIMESPAN);
-  alarm->Set(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), delay), [state](bool rang) {
+  const gpr_timespec span =
+      gpr_time_from_millis(absl::ToInt64Milliseconds(delay) + 1, GPR_TIMESPAN);
+  alarm->Set(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), span), [state](bool rang) {
     if (rang) OnAlarm(state);
   });
 }
@@ -85,7 +83,7 @@ void StallTimer::OnAlarm(const std::shared_ptr<State>& state) {
   if (on_stall != nullptr) {
     on_stall();
   } else {
-    Arm(state, deadline);
+    Arm(state, deadline - now);
   }
 }
 

@@ -60,7 +60,7 @@ class StallTimer {
 
   static int64_t Begin(const std::shared_ptr<State>& state);
   static void SetPending(State& state, int64_t operation);
-  static void Arm(const std::shared_ptr<State>& state, absl::Time deadline);
+  static void Arm(const std::shared_ptr<State>& state, absl::Duration delay);
   static void OnAlarm(const std::shared_ptr<State>& state);
 
   const std::shared_ptr<State> state_;

@@ -293,8 +293,7 @@ Store::Stats Store::stats() const {
               .writable = manifest_->journal().CheckWritable().ok(),
               .failed = manifest_->journal().failed()};
   core::MutexLock lock(&mutex_);
-  if (snapshotter_ != nullptr) last_snapshots_ = snapshotter_->stats();
-  stats.snapshots = last_snapshots_;
+  if (snapshotter_ != nullptr) stats.snapshots = snapshotter_->stats();
   return stats;
 }
 

@@ -84,11 +84,11 @@ class Store : public core::FactorStore {
   // How far Start is, and how it went.
   Recovery recovery() const { return recovery_.Get(); }
   struct Stats {
-    SnapshotStats snapshots;
-    int64_t log_bytes = 0;   // of steps that no snapshot covers, about
-    int64_t free_bytes = 0;  // of the disk
-    bool writable = false;   // neither full nor failed
-    bool failed = false;     // until the next start
+    SnapshotStats snapshots;  // none before Start and after Stop
+    int64_t log_bytes = 0;    // of steps that no snapshot covers, about
+    int64_t free_bytes = 0;   // of the disk
+    bool writable = false;    // neither full nor failed
+    bool failed = false;      // until the next start
   };
   Stats stats() const;
 
@@ -131,9 +131,8 @@ class Store : public core::FactorStore {
 
   mutable core::Mutex mutex_;
   uint64_t last_transfer_ ABSL_GUARDED_BY(mutex_) = 0;
-  mutable SnapshotStats last_snapshots_ ABSL_GUARDED_BY(mutex_);  // kept beyond the snapshotter
   std::shared_ptr<Snapshotter> snapshotter_
-      ABSL_GUARDED_BY(mutex_);  // null before Start and after Close
+      ABSL_GUARDED_BY(mutex_);  // null before Start and after Stop
 };
 
 }  // namespace fisherd::server
