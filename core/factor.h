@@ -238,7 +238,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   // UNAVAILABLE while a step overwrites it; RESOURCE_EXHAUSTED (STATE_BUDGET) if there is no room
   // for one more pinned version; FAILED_PRECONDITION if it is deleted.
   absl::StatusOr<FactorImage> TryImage();
-  // The same, once no step overwrites it: calls back from a pool thread.
+  // The same, once no step overwrites it: calls back from this thread or a pool thread.
   using ImageCallback = std::function<void(absl::StatusOr<FactorImage>)>;
   void StartImage(ImageCallback callback);
   // All that the image holds of its incarnation is on disk.

@@ -54,9 +54,11 @@ absl::StatusOr<FactorImage> Factor::TryImage() {
 }
 
 void Factor::StartImage(ImageCallback callback) {
-  MutexLock lock(&mutex_);
-  images_.push_back(std::move(callback));
-  environment_.pool->Schedule([self = shared_from_this()] { self->RunImages(); });
+  {
+    MutexLock lock(&mutex_);
+    images_.push_back(std::move(callback));
+  }
+  RunImages();
 }
 
 void Factor::RunImages() {

@@ -1,8 +1,5 @@
 #include "server/store/snapshotter.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <future>
@@ -19,6 +16,7 @@
 #include "core/error.h"
 #include "google/protobuf/util/json_util.h"
 #include "server/log.h"
+#include "server/store/background.h"
 #include "server/store/disk_error.h"
 #include "server/store/failpoint.h"
 #include "server/store/records.h"
@@ -30,7 +28,6 @@ namespace {
 constexpr int64_t kGroupBytes = 32 << 20;
 
 constexpr char kSuffix[] = ".safetensors";
-constexpr int kNice = 10;
 
 std::string FileName(uint64_t number) { return absl::StrCat(number, kSuffix); }
 
@@ -49,17 +46,26 @@ int64_t SavedFactor::bytes() const {
   return image.state->shape().bytes() * (1 + generation.results_size());
 }
 
-void SavedFactor::AddTo(std::vector<NamedMatrix>& tensors,
-                        std::map<std::string, std::string>& metadata) const {
-  tensors.push_back({CovarianceName(image.name), image.state.get()});
-  size_t index = 0;
-  for (const core::SavedResult& result : image.results) {
-    if (result.cached == nullptr) continue;
-    tensors.push_back({ResultName(image.name, index++), result.cached->matrix.get()});
+absl::StatusOr<std::vector<store::v1::Place>> WriteFactors(const std::string& directory,
+                                                           const std::string& name,
+                                                           std::span<const SavedFactor> factors) {
+  std::vector<NamedMatrix> tensors;
+  for (const SavedFactor& factor : factors) {
+    tensors.push_back({CovarianceName(factor.image.name), factor.image.state.get()});
+    size_t index = 0;
+    for (const core::SavedResult& result : factor.image.results) {
+      if (result.cached == nullptr) continue;
+      tensors.push_back({ResultName(factor.image.name, index++), result.cached->matrix.get()});
+    }
   }
-  std::string json;
-  if (!google::protobuf::util::MessageToJsonString(generation, &json).ok()) json.clear();
-  metadata[FactorMetadataName(image.name)] = std::move(json);
+  TensorFileWriter writer(std::move(tensors));
+  std::map<std::string, std::string> metadata = {{"fisherd_format", absl::StrCat(kFormatVersion)}};
+  for (const SavedFactor& factor : factors) {
+    std::string json;
+    if (!google::protobuf::util::MessageToJsonString(factor.generation, &json).ok()) json.clear();
+    metadata[FactorMetadataName(factor.image.name)] = std::move(json);
+  }
+  return writer.Write(directory, name, metadata);
 }
 
 void SavedFactor::TakePlaces(std::vector<store::v1::Place>::const_iterator& place) {
@@ -92,41 +98,33 @@ void Snapshotter::Want(const std::string& factor) {
 }
 
 absl::Status Snapshotter::Save(const std::string& prefix, const Told& told) {
-  return Run([&] { return SaveFactors(TakeChanged(prefix), told); });
+  core::MutexLock work(&work_mutex_);
+  return SaveFactors(TakeChanged(prefix), told);
 }
 
 absl::Status Snapshotter::Run(const std::function<absl::Status()>& job) {
-  std::promise<absl::Status> done;
-  {
-    core::MutexLock lock(&mutex_);
-    jobs_.push_back([&] { done.set_value(job()); });
-    changed_.NotifyAll();
-  }
-  return done.get_future().get();
+  core::MutexLock work(&work_mutex_);
+  return job();
 }
 
 void Snapshotter::Loop() {
-  // Steps and reads come first; of this thread alone, and those that it starts.
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kNice);
+  SetBackgroundPriority();
   absl::Time next = core::SteadyNow() + options_.interval;
   for (;;) {
-    std::function<void()> job;
     std::set<std::string, std::less<>> wanted;
+    bool files_to_remove = false;
     {
       core::MutexLock lock(&mutex_);
       // Now and then, for the log's sake.
       const absl::Time until = std::min(next, core::SteadyNow() + absl::Seconds(1));
-      if (jobs_.empty() && wanted_.empty() && !stopping_) changed_.WaitUntil(&mutex_, until);
-      if (!jobs_.empty()) {
-        job = std::move(jobs_.front());
-        jobs_.pop_front();
-      } else if (stopping_) {
-        return;
-      }
+      if (wanted_.empty() && !files_to_remove_ && !stopping_) changed_.WaitUntil(&mutex_, until);
+      if (stopping_) return;
       wanted.swap(wanted_);
+      files_to_remove = std::exchange(files_to_remove_, false);
       for (const std::string& name : wanted) changed_factors_.erase(name);
     }
-    if (job != nullptr) job();
+    core::MutexLock work(&work_mutex_);
+    if (files_to_remove) RemoveUnreferenced(manifest_, options_.directory);
     absl::Status status;
     if (!wanted.empty()) status = SaveFactors({wanted.begin(), wanted.end()}, nullptr);
     if (core::SteadyNow() >= next || manifest_.log_bytes() > options_.log_limit) {
@@ -134,7 +132,6 @@ void Snapshotter::Loop() {
       next = core::SteadyNow() + options_.interval;
     }
     if (!status.ok()) LogWarning("a snapshot failed: ", status.message());
-    if (std::exchange(files_to_remove_, false)) RemoveUnreferenced(manifest_, options_.directory);
   }
 }
 
@@ -207,7 +204,6 @@ absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, con
     if (group_bytes >= kGroupBytes) save_group();  // before another version is kept
   }
   save_group();
-  files_to_remove_ = true;
   if (!names.empty()) Count(status, progress.bytes_done, began);
   return status;
 }
@@ -218,18 +214,15 @@ void Snapshotter::Count(const absl::Status& saved, int64_t bytes, absl::Time beg
   stats_.bytes += bytes;
   stats_.time += core::SteadyNow() - began;
   if (saved.ok()) stats_.last_success = absl::Now();
+  files_to_remove_ = true;
+  changed_.NotifyAll();
 }
 
 absl::Status Snapshotter::SaveGroup(std::vector<SavedFactor>& group) {
   if (absl::Status status = manifest_.journal().CheckWritable(); !status.ok()) return status;
   const uint64_t file = manifest_.NewFile();
-  std::vector<NamedMatrix> tensors;
-  std::map<std::string, std::string> metadata = {{"fisherd_format", absl::StrCat(kFormatVersion)}};
-  for (SavedFactor& factor : group) {
-    factor.generation.set_file(file);
-    factor.AddTo(tensors, metadata);
-  }
-  const auto places = WriteTensorFile(options_.directory, FileName(file), tensors, metadata);
+  for (SavedFactor& factor : group) factor.generation.set_file(file);
+  const auto places = WriteFactors(options_.directory, FileName(file), group);
   if (!places.ok()) {
     if (IsSyncFailure(places.status())) manifest_.journal().Fail(places.status());
     return places.status();

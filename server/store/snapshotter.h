@@ -4,10 +4,10 @@
 #define FISHERD_SERVER_STORE_SNAPSHOTTER_H_
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -50,17 +50,22 @@ std::string FactorMetadataName(std::string_view factor);
 struct SavedFactor {
   explicit SavedFactor(core::FactorImage taken);
   int64_t bytes() const;
-  // Adds its tensors, its metadata; and takes the places of the former, in the same order.
-  void AddTo(std::vector<NamedMatrix>& tensors, std::map<std::string, std::string>& metadata) const;
+  // Takes the places of its tensors.
   void TakePlaces(std::vector<store::v1::Place>::const_iterator& place);
 
   core::FactorImage image;
   store::v1::Generation generation;
 };
 
-// A thread that saves the factors that have changed: every so often, when it is asked, and when the
-// log of steps has grown. Small factors share a file, and wait for one commit; of a large one only
-// its own version is kept meanwhile. Thread-safe.
+// Writes factors to a file; where their tensors are, in the order of TakePlaces. As
+// TensorFileWriter::Write.
+absl::StatusOr<std::vector<store::v1::Place>> WriteFactors(const std::string& directory,
+                                                           const std::string& name,
+                                                           std::span<const SavedFactor> factors);
+
+// Saves the factors that have changed: when it is told to, and, by a thread of its own, every so
+// often, when a factor is wanted, and when the log of steps has grown. Small factors share a file,
+// and wait for one commit; of a large one only its own version is kept meanwhile. Thread-safe.
 class Snapshotter {
  public:
   struct Options {
@@ -70,48 +75,51 @@ class Snapshotter {
   };
   // Both outlive this. Begins at once; `registry` has everything that there was.
   Snapshotter(Manifest* manifest, core::FactorRegistry* registry, Options options);
-  // Waits for the job that is being done, and leaves the others.
+  // Waits for what the thread is doing.
   ~Snapshotter();
 
   // Has changed since it was saved.
   void MarkChanged(const std::string& factor);
   // Saves it soon.
   void Want(const std::string& factor);
-  // Saves all that have changed and whose names start with `prefix`; waits. `told` hears of the
-  // progress, from the thread. Errors as in disk_error.h; what could be saved has been.
+  // Saves all that have changed and whose names start with `prefix`. `told` hears of the progress.
+  // Errors as in disk_error.h; what could be saved has been.
   using Told = std::function<void(const SnapshotProgress&)>;
   absl::Status Save(const std::string& prefix, const Told& told);
-  // Runs `job` on the thread, while nothing is saved or removed; waits.
+  // Runs `job` while nothing is saved or removed.
   absl::Status Run(const std::function<absl::Status()>& job);
   SnapshotStats stats() const {
     core::MutexLock lock(&mutex_);
     return stats_;
   }
 
-  // Removes files that no generation is in. For the thread, and before it begins.
+  // Removes files that no generation is in. While nothing is saved.
   static void RemoveUnreferenced(const Manifest& manifest, const std::string& directory);
 
  private:
   void Loop();
   std::vector<std::string> TakeChanged(std::string_view prefix);
-  absl::Status SaveFactors(const std::vector<std::string>& names, const Told& told);
+  absl::Status SaveFactors(const std::vector<std::string>& names, const Told& told)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   void Count(const absl::Status& saved, int64_t bytes, absl::Time began)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status SaveGroup(std::vector<SavedFactor>& group);
+  absl::Status SaveGroup(std::vector<SavedFactor>& group)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
   absl::StatusOr<core::FactorImage> ImageOf(const std::string& name) const;
 
   Manifest& manifest_;
   core::FactorRegistry& registry_;
   const Options options_;
 
+  core::Mutex work_mutex_;  // held by who saves or removes; before mutex_
   mutable core::Mutex mutex_;
   core::CondVar changed_;
   SnapshotStats stats_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string, std::less<>> changed_factors_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string, std::less<>> wanted_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool files_to_remove_ = false;  // the thread's; done once the caller has been answered
+  // Files that no generation is in any more: removed once the caller has been answered.
+  bool files_to_remove_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

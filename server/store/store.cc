@@ -354,12 +354,8 @@ absl::Status Store::PutSaved(const std::string& name, core::FactorImage image,
     SavedFactor saved(image);
     const uint64_t file = manifest_->NewFile();
     saved.generation.set_file(file);
-    std::vector<NamedMatrix> tensors;
-    std::map<std::string, std::string> metadata = {
-        {"fisherd_format", absl::StrCat(kFormatVersion)}};
-    saved.AddTo(tensors, metadata);
-    const auto places = WriteTensorFile(absl::StrCat(options_.directory, "/", kGenerations),
-                                        absl::StrCat(file, ".safetensors"), tensors, metadata);
+    const auto places = WriteFactors(absl::StrCat(options_.directory, "/", kGenerations),
+                                     absl::StrCat(file, ".safetensors"), {&saved, 1});
     if (!places.ok()) return places.status();
     auto place = places->begin();
     saved.TakePlaces(place);
@@ -405,11 +401,8 @@ absl::StatusOr<std::string> Store::Export(const std::string& name) {
   auto image = taken.get_future().get();
   if (!image.ok()) return image.status();
   const SavedFactor saved(*std::move(image));
-  std::vector<NamedMatrix> tensors;
-  std::map<std::string, std::string> metadata = {{"fisherd_format", absl::StrCat(kFormatVersion)}};
-  saved.AddTo(tensors, metadata);
   const std::filesystem::path path = NewTransfer();
-  const auto places = WriteTensorFile(path.parent_path(), path.filename(), tensors, metadata);
+  const auto places = WriteFactors(path.parent_path(), path.filename(), {&saved, 1});
   if (!places.ok()) return places.status();
   return path;
 }
@@ -466,8 +459,8 @@ absl::StatusOr<std::string> Store::Backup(const std::string& name) {
   return path;
 }
 
-// A data directory at `path`: a checkpoint of the manifest, and links to the files. On the
-// snapshotter's thread, which alone removes files.
+// A data directory at `path`: a checkpoint of the manifest, and links to the files. While none of
+// them is removed.
 absl::Status Store::LinkTo(const std::string& path) {
   std::error_code error;
   if (std::filesystem::exists(path, error)) {

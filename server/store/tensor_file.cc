@@ -20,6 +20,7 @@
 #include "core/tensor.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "server/store/background.h"
 #include "server/store/direct_file.h"
 #include "server/store/disk_error.h"
 #include "server/store/failpoint.h"
@@ -32,7 +33,7 @@ static_assert(std::endian::native == std::endian::little);
 constexpr char kChecksums[] = "checksums";
 constexpr int64_t kMaxHeaderBytes = 64 << 20;
 
-int64_t ChecksumsOf(int64_t bytes) { return (bytes + kChecksumBytes - 1) / kChecksumBytes; }
+int64_t ChecksumCount(int64_t bytes) { return (bytes + kChecksumBytes - 1) / kChecksumBytes; }
 
 std::string Quoted(std::string_view text) {
   std::string quoted = "\"";
@@ -74,7 +75,7 @@ std::string HeaderOf(std::span<const NamedMatrix> tensors,
     places.back().set_offset(offset);
     places.back().set_bytes(shape.bytes());
     offset += shape.bytes();
-    checksums += ChecksumsOf(shape.bytes());
+    checksums += ChecksumCount(shape.bytes());
   }
   json += TensorEntry(kChecksums, "U32", absl::StrCat(checksums), offset, offset + 4 * checksums);
   json += "}";
@@ -90,35 +91,19 @@ std::string HeaderOf(std::span<const NamedMatrix> tensors,
 
 uint32_t Crc(std::span<const std::byte> bytes) { return core::Crc32c(0, bytes); }
 
-// Writes it under a name for the time being, then gives it its own. The sync after that is the one
-// that both need.
-absl::Status WriteAll(const std::string& path, std::span<const NamedMatrix> tensors,
-                      const std::string& header, std::vector<store::v1::Place>& places) {
-  const std::string temporary = path + ".tmp";
-  auto file = DirectFile::Create(temporary);
-  if (!file.ok()) return file.status();
-  VisitFailpoint("file.created");
-  std::vector<uint32_t> checksums = {Crc(std::as_bytes(std::span(header)))};
-  if (auto s = (*file)->Append(std::as_bytes(std::span(header))); !s.ok()) return s;
-  VisitFailpoint("file.header");
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    std::span<const std::byte> rest = tensors[i].matrix->bytes();
-    if (auto s = (*file)->AppendKept(rest); !s.ok()) return s;
-    for (; !rest.empty(); rest = rest.subspan(std::min<size_t>(rest.size(), kChecksumBytes))) {
-      checksums.push_back(Crc(rest.first(std::min<size_t>(rest.size(), kChecksumBytes))));
-      places[i].add_crc32c(checksums.back());
+std::vector<std::vector<uint32_t>> ChecksumsOf(const std::vector<NamedMatrix>& tensors) {
+  SetBackgroundPriority();
+  std::vector<std::vector<uint32_t>> checksums;
+  for (const NamedMatrix& tensor : tensors) {
+    std::vector<uint32_t>& sums = checksums.emplace_back();
+    std::span<const std::byte> rest = tensor.matrix->bytes();
+    while (!rest.empty()) {
+      const size_t count = std::min<size_t>(rest.size(), kChecksumBytes);
+      sums.push_back(Crc(rest.first(count)));
+      rest = rest.subspan(count);
     }
-    VisitFailpoint("file.data");
   }
-  checksums.push_back(Crc(std::as_bytes(std::span(checksums))));
-  if (auto s = (*file)->Append(std::as_bytes(std::span(checksums))); !s.ok()) return s;
-  if (auto s = (*file)->Finish(); !s.ok()) return s;
-  VisitFailpoint("file.written");
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    return ErrnoStatus(absl::StrCat("cannot rename ", temporary));
-  }
-  VisitFailpoint("file.renamed");
-  return (*file)->Sync();
+  return checksums;
 }
 
 // ---- Reading
@@ -254,14 +239,49 @@ absl::StatusOr<std::vector<Entry>> ParseEntries(const google::protobuf::Struct& 
 
 }  // namespace
 
-absl::StatusOr<std::vector<store::v1::Place>> WriteTensorFile(
-    const std::string& directory, const std::string& name, std::span<const NamedMatrix> tensors,
+TensorFileWriter::TensorFileWriter(std::vector<NamedMatrix> tensors)
+    : tensors_(std::move(tensors)),
+      checksums_(std::async(std::launch::async, [this] { return ChecksumsOf(tensors_); })) {}
+
+// Under a name for the time being, then under its own. The sync after that is the one that both
+// need.
+absl::Status TensorFileWriter::WriteAll(const std::string& path, const std::string& header,
+                                        std::vector<store::v1::Place>& places) {
+  const std::string temporary = path + ".tmp";
+  auto file = DirectFile::Create(temporary);
+  if (!file.ok()) return file.status();
+  VisitFailpoint("file.created");
+  if (auto s = (*file)->Append(std::as_bytes(std::span(header))); !s.ok()) return s;
+  VisitFailpoint("file.header");
+  for (const NamedMatrix& tensor : tensors_) {
+    if (auto s = (*file)->AppendKept(tensor.matrix->bytes()); !s.ok()) return s;
+    VisitFailpoint("file.data");
+  }
+  std::vector<uint32_t> all = {Crc(std::as_bytes(std::span(header)))};
+  const std::vector<std::vector<uint32_t>> checksums = checksums_.get();
+  for (size_t i = 0; i < checksums.size(); ++i) {
+    places[i].mutable_crc32c()->Add(checksums[i].begin(), checksums[i].end());
+    all.insert(all.end(), checksums[i].begin(), checksums[i].end());
+  }
+  all.push_back(Crc(std::as_bytes(std::span(all))));
+  if (auto s = (*file)->Append(std::as_bytes(std::span(all))); !s.ok()) return s;
+  if (auto s = (*file)->Finish(); !s.ok()) return s;
+  VisitFailpoint("file.written");
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("cannot rename ", temporary));
+  }
+  VisitFailpoint("file.renamed");
+  return (*file)->Sync();
+}
+
+absl::StatusOr<std::vector<store::v1::Place>> TensorFileWriter::Write(
+    const std::string& directory, const std::string& name,
     const std::map<std::string, std::string>& metadata) {
   std::vector<store::v1::Place> places;
-  const std::string header = HeaderOf(tensors, metadata, places);
+  const std::string header = HeaderOf(tensors_, metadata, places);
   const std::string path = absl::StrCat(directory, "/", name);
   unlink((path + ".tmp").c_str());
-  if (absl::Status status = WriteAll(path, tensors, header, places); !status.ok()) {
+  if (absl::Status status = WriteAll(path, header, places); !status.ok()) {
     unlink((path + ".tmp").c_str());
     unlink(path.c_str());
     return status;
@@ -277,7 +297,7 @@ absl::Status ReadTensor(const std::string& path, const store::v1::Place& place,
   const ReadableFile file(path);
   if (!file.is_open()) return Damaged(absl::StrCat("there is no ", path));
   const int64_t bytes = matrix.shape().bytes();
-  if (static_cast<int64_t>(place.bytes()) != bytes || place.crc32c_size() != ChecksumsOf(bytes)) {
+  if (static_cast<int64_t>(place.bytes()) != bytes || place.crc32c_size() != ChecksumCount(bytes)) {
     return Damaged(absl::StrCat(path, " has a tensor of another size"));
   }
   std::byte* const data = matrix.bytes().data();
@@ -327,7 +347,7 @@ absl::StatusOr<TensorFileHeader> ReadTensorFileHeader(const std::string& path) {
     store::v1::Place place;
     place.set_offset(data + entry.begin);
     place.set_bytes(shape->bytes());
-    for (int64_t i = 0; i < ChecksumsOf(shape->bytes()); ++i, ++expected) {
+    for (int64_t i = 0; i < ChecksumCount(shape->bytes()); ++i, ++expected) {
       if (expected > std::ssize(checksums)) return NotOurs("it has too few checksums");
       place.add_crc32c(checksums[expected - 1]);
     }

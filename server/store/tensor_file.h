@@ -12,6 +12,7 @@
 #define FISHERD_SERVER_STORE_TENSOR_FILE_H_
 
 #include <cstdint>
+#include <future>
 #include <map>
 #include <span>
 #include <string>
@@ -31,12 +32,27 @@ struct NamedMatrix {
   const core::Matrix* matrix = nullptr;
 };
 
-// Writes directory/name, which is there whole and synced when this returns, or not at all (after a
-// crash perhaps in part: what refers to it is written later); a file that is there already is
-// replaced. Answers where each tensor is. Errors as in disk_error.h.
-absl::StatusOr<std::vector<store::v1::Place>> WriteTensorFile(
-    const std::string& directory, const std::string& name, std::span<const NamedMatrix> tensors,
-    const std::map<std::string, std::string>& metadata);
+// Writes one file. Not thread-safe.
+class TensorFileWriter {
+ public:
+  // The matrices stay as they are as long as this does. Their checksums are computed from now on,
+  // by a thread of its own.
+  explicit TensorFileWriter(std::vector<NamedMatrix> tensors);
+
+  // Writes directory/name, which is there whole and synced when this returns, or not at all (after
+  // a crash perhaps in part: what refers to it is written later); a file that is there already is
+  // replaced. Answers where each tensor is. Errors as in disk_error.h. Once.
+  absl::StatusOr<std::vector<store::v1::Place>> Write(
+      const std::string& directory, const std::string& name,
+      const std::map<std::string, std::string>& metadata);
+
+ private:
+  absl::Status WriteAll(const std::string& path, const std::string& header,
+                        std::vector<store::v1::Place>& places);
+
+  const std::vector<NamedMatrix> tensors_;
+  std::future<std::vector<std::vector<uint32_t>>> checksums_;  // of each tensor
+};
 
 // Fills `matrix` from its place. DATA_LOSS (STATE_DAMAGED) if the file is not there, is too short,
 // or has other bytes than were written.

@@ -50,8 +50,9 @@ class TensorFileTest : public testing::Test {
 
 TEST_F(TensorFileTest, HasTheLayoutOfSafetensors) {
   const auto matrix = Counting(2, 3);
-  const NamedMatrix tensors[] = {{"covariance/a \"b\" \\c/\xC3\xA9", matrix.get()}};
-  const auto places = WriteTensorFile(directory_, "7.safetensors", tensors, {{"key", "\"value\""}});
+  const std::vector<NamedMatrix> tensors = {{"covariance/a \"b\" \\c/\xC3\xA9", matrix.get()}};
+  const auto places =
+      TensorFileWriter(tensors).Write(directory_, "7.safetensors", {{"key", "\"value\""}});
   ASSERT_TRUE(places.ok()) << places.status();
   const std::string file = Contents();
   uint64_t length = 0;
@@ -74,8 +75,8 @@ TEST_F(TensorFileTest, WhatIsWrittenIsRead) {
        {1, 1023, 1 << 18, (1 << 18) + 1, (1 << 20) - 1024, 1 << 20, 2'500'000}) {
     const auto first = Counting(1, cols);
     const auto second = Counting(3, 5, core::DataType::kFloat64);
-    const NamedMatrix tensors[] = {{"first", first.get()}, {"second", second.get()}};
-    const auto places = WriteTensorFile(directory_, "7.safetensors", tensors, {});
+    const std::vector<NamedMatrix> tensors = {{"first", first.get()}, {"second", second.get()}};
+    const auto places = TensorFileWriter(tensors).Write(directory_, "7.safetensors", {});
     ASSERT_TRUE(places.ok()) << places.status();
     const auto header = ReadTensorFileHeader(path_);
     ASSERT_TRUE(header.ok()) << header.status();
@@ -95,8 +96,8 @@ TEST_F(TensorFileTest, WhatIsWrittenIsRead) {
 TEST_F(TensorFileTest, EveryBitCounts) {
   const auto first = Counting(1, 4);
   const auto second = Counting(2, 2);
-  const NamedMatrix tensors[] = {{"first", first.get()}, {"second", second.get()}};
-  const auto places = WriteTensorFile(directory_, "7.safetensors", tensors, {{"a", "b"}});
+  const std::vector<NamedMatrix> tensors = {{"first", first.get()}, {"second", second.get()}};
+  const auto places = TensorFileWriter(tensors).Write(directory_, "7.safetensors", {{"a", "b"}});
   ASSERT_TRUE(places.ok()) << places.status();
   const std::string file = Contents();
   const auto read = core::Matrix::New(first->shape());
