@@ -98,50 +98,62 @@ void Journal::LookAtDisk() {
   }
 }
 
-// As many of the entries, from the first on, as make a batch.
-size_t Journal::FillBatch(const std::deque<Entry>& entries, rocksdb::WriteBatch& batch) {
+// As many of those taken, from the first on, as make a batch.
+size_t Journal::FillBatch() {
+  batch_.Clear();
   size_t count = 0;
-  while (count < entries.size() && batch.GetDataSize() < kBatchBytes) entries[count++].fill(batch);
+  while (count < taken_.size() && batch_.GetDataSize() < kBatchBytes) taken_[count++].fill(batch_);
   return count;
 }
 
-absl::Status Journal::WriteBatch(rocksdb::WriteBatch& batch) {
+absl::Status Journal::WriteBatch() {
   rocksdb::WriteOptions options;
   options.sync = true;
-  const rocksdb::Status status = database_->Write(options, &batch);
+  const rocksdb::Status status = database_->Write(options, &batch_);
   return status.ok() ? absl::OkStatus() : SyncFailed(status.ToString());
 }
 
+void Journal::Help() {
+  absl::Status status;
+  {
+    core::MutexLock lock(&mutex_);
+    if (!HasWork()) return;
+    writing_ = true;
+    std::move(waiting_.begin(), waiting_.end(), std::back_inserter(taken_));
+    waiting_.clear();
+    status = failed_;
+  }
+  const size_t count = FillBatch();
+  for (size_t i = 0; i < count; ++i) Visit(taken_[i].kind, ".write");
+  if (status.ok()) status = WriteBatch();
+  if (!status.ok()) Fail(status);
+  for (size_t i = 0; i < count; ++i) {
+    if (status.ok()) Visit(taken_[i].kind, ".written");
+    taken_[i].done(status);
+  }
+  taken_.erase(taken_.begin(), taken_.begin() + static_cast<std::ptrdiff_t>(count));
+  core::MutexLock lock(&mutex_);
+  writing_ = false;
+  if (HasWork() || stopping_) changed_.NotifyAll();
+}
+
 void Journal::Run() {
-  std::deque<Entry> entries;
-  rocksdb::WriteBatch batch;  // keeps its memory
   for (;;) {
-    absl::Status status;
+    bool has_work = false;
     {
       core::MutexLock lock(&mutex_);
       const absl::Time until = core::SteadyNow() + options_.look;
-      while (waiting_.empty() && entries.empty() && !stopping_ && core::SteadyNow() < until) {
+      while (!HasWork() && !(stopping_ && !writing_) && core::SteadyNow() < until) {
         changed_.WaitUntil(&mutex_, until);
       }
-      if (waiting_.empty() && entries.empty() && stopping_) return;
-      std::move(waiting_.begin(), waiting_.end(), std::back_inserter(entries));
-      waiting_.clear();
-      status = failed_;
+      has_work = HasWork();
+      if (!has_work && stopping_ && !writing_) return;
     }
-    if (entries.empty()) {
+    if (has_work) {
+      Help();
+    } else {
       LookAtDisk();
-      continue;
     }
-    batch.Clear();
-    const size_t count = FillBatch(entries, batch);
-    for (size_t i = 0; i < count; ++i) Visit(entries[i].kind, ".write");
-    if (status.ok()) status = WriteBatch(batch);
-    if (!status.ok()) Fail(status);
-    for (size_t i = 0; i < count; ++i) {
-      if (status.ok()) Visit(entries[i].kind, ".written");
-      entries[i].done(status);
-    }
-    entries.erase(entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count));
   }
 }
 

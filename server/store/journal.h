@@ -40,12 +40,15 @@ class Journal {
   // waits too.
   void Close();
 
-  // Adds to a batch; called on the thread, and again if the batch has to be written again.
+  // Adds to a batch; called by who writes it.
   using Fill = std::function<void(rocksdb::WriteBatch&)>;
   using Done = std::function<void(absl::Status)>;
-  // `kind` names the failpoints around it: "KIND.write" and "KIND.written". `done` is called on the
-  // thread.
+  // `kind` names the failpoints around it: "KIND.write" and "KIND.written". `done` is called by who
+  // writes it: the thread, or one that helps.
   void Append(std::string kind, Fill fill, Done done);
+  // Writes what waits on this thread, if nobody is at it: sooner than the journal's own wakes. For
+  // callers that nothing which is `done` could wait for.
+  void Help();
   // The same, and waits.
   absl::Status Write(std::string kind, const Fill& fill);
 
@@ -70,8 +73,11 @@ class Journal {
     Done done;
   };
   void Run();
-  static size_t FillBatch(const std::deque<Entry>& entries, rocksdb::WriteBatch& batch);
-  absl::Status WriteBatch(rocksdb::WriteBatch& batch);
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !writing_ && !(waiting_.empty() && taken_.empty());
+  }
+  size_t FillBatch();
+  absl::Status WriteBatch();
   void LookAtDisk();
 
   rocksdb::DB* const database_;
@@ -80,6 +86,10 @@ class Journal {
   mutable core::Mutex mutex_;
   core::CondVar changed_;
   std::deque<Entry> waiting_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;  // someone is
+  // Of who writes, or else of who holds the mutex.
+  std::deque<Entry> taken_;
+  rocksdb::WriteBatch batch_;  // keeps its memory
   int64_t free_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool below_reserve_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failed_ ABSL_GUARDED_BY(mutex_);

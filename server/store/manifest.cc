@@ -476,6 +476,7 @@ absl::StatusOr<std::vector<bool>> Manifest::CommitGenerations(
         },
         [&](absl::Status status) { written.set_value(std::move(status)); });
   }
+  journal_->Help();
   if (absl::Status status = written.get_future().get(); !status.ok()) return status;
   return committed;
 }

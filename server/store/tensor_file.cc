@@ -91,21 +91,6 @@ std::string HeaderOf(std::span<const NamedMatrix> tensors,
 
 uint32_t Crc(std::span<const std::byte> bytes) { return core::Crc32c(0, bytes); }
 
-std::vector<std::vector<uint32_t>> ChecksumsOf(const std::vector<NamedMatrix>& tensors) {
-  SetBackgroundPriority();
-  std::vector<std::vector<uint32_t>> checksums;
-  for (const NamedMatrix& tensor : tensors) {
-    std::vector<uint32_t>& sums = checksums.emplace_back();
-    std::span<const std::byte> rest = tensor.matrix->bytes();
-    while (!rest.empty()) {
-      const size_t count = std::min<size_t>(rest.size(), kChecksumBytes);
-      sums.push_back(Crc(rest.first(count)));
-      rest = rest.subspan(count);
-    }
-  }
-  return checksums;
-}
-
 // ---- Reading
 
 class ReadableFile {
@@ -240,8 +225,26 @@ absl::StatusOr<std::vector<Entry>> ParseEntries(const google::protobuf::Struct& 
 }  // namespace
 
 TensorFileWriter::TensorFileWriter(std::vector<NamedMatrix> tensors)
-    : tensors_(std::move(tensors)),
-      checksums_(std::async(std::launch::async, [this] { return ChecksumsOf(tensors_); })) {}
+    : tensors_(std::move(tensors)) {
+  for (const NamedMatrix& tensor : tensors_) {
+    std::span<const std::byte> rest = tensor.matrix->bytes();
+    while (!rest.empty()) {
+      blocks_.push_back(rest.first(std::min<size_t>(rest.size(), kChecksumBytes)));
+      rest = rest.subspan(blocks_.back().size());
+    }
+  }
+  checksums_.resize(blocks_.size());
+  helper_ = std::async(std::launch::async, [this] {
+    SetBackgroundPriority();
+    ComputeChecksums();
+  });
+}
+
+void TensorFileWriter::ComputeChecksums() {
+  for (size_t i = next_block_++; i < blocks_.size(); i = next_block_++) {
+    checksums_[i] = Crc(blocks_[i]);
+  }
+}
 
 // Under a name for the time being, then under its own. The sync after that is the one that both
 // need.
@@ -257,12 +260,16 @@ absl::Status TensorFileWriter::WriteAll(const std::string& path, const std::stri
     if (auto s = (*file)->AppendKept(tensor.matrix->bytes()); !s.ok()) return s;
     VisitFailpoint("file.data");
   }
-  std::vector<uint32_t> all = {Crc(std::as_bytes(std::span(header)))};
-  const std::vector<std::vector<uint32_t>> checksums = checksums_.get();
-  for (size_t i = 0; i < checksums.size(); ++i) {
-    places[i].mutable_crc32c()->Add(checksums[i].begin(), checksums[i].end());
-    all.insert(all.end(), checksums[i].begin(), checksums[i].end());
+  ComputeChecksums();
+  helper_.get();
+  auto checksum = checksums_.begin();
+  for (store::v1::Place& place : places) {
+    const auto end = checksum + ChecksumCount(static_cast<int64_t>(place.bytes()));
+    place.mutable_crc32c()->Add(checksum, end);
+    checksum = end;
   }
+  std::vector<uint32_t> all = {Crc(std::as_bytes(std::span(header)))};
+  all.insert(all.end(), checksums_.begin(), checksums_.end());
   all.push_back(Crc(std::as_bytes(std::span(all))));
   if (auto s = (*file)->Append(std::as_bytes(std::span(all))); !s.ok()) return s;
   if (auto s = (*file)->Finish(); !s.ok()) return s;

@@ -11,6 +11,8 @@
 #ifndef FISHERD_SERVER_STORE_TENSOR_FILE_H_
 #define FISHERD_SERVER_STORE_TENSOR_FILE_H_
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <future>
 #include <map>
@@ -35,8 +37,7 @@ struct NamedMatrix {
 // Writes one file. Not thread-safe.
 class TensorFileWriter {
  public:
-  // The matrices stay as they are as long as this does. Their checksums are computed from now on,
-  // by a thread of its own.
+  // The matrices stay as they are as long as this does. A thread begins with their checksums.
   explicit TensorFileWriter(std::vector<NamedMatrix> tensors);
 
   // Writes directory/name, which is there whole and synced when this returns, or not at all (after
@@ -50,8 +51,14 @@ class TensorFileWriter {
   absl::Status WriteAll(const std::string& path, const std::string& header,
                         std::vector<store::v1::Place>& places);
 
+  // Of blocks, until all are taken; on several threads at a time.
+  void ComputeChecksums();
+
   const std::vector<NamedMatrix> tensors_;
-  std::future<std::vector<std::vector<uint32_t>>> checksums_;  // of each tensor
+  std::vector<std::span<const std::byte>> blocks_;  // of all tensors: what has one checksum
+  std::vector<uint32_t> checksums_;
+  std::atomic<size_t> next_block_ = 0;  // that nobody has taken
+  std::future<void> helper_;
 };
 
 // Fills `matrix` from its place. DATA_LOSS (STATE_DAMAGED) if the file is not there, is too short,
