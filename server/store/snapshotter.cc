@@ -165,7 +165,7 @@ absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, con
   std::vector<SavedFactor> group;
   int64_t group_bytes = 0;
   absl::Status status;
-  const auto save_group = [&] {
+  const auto save_group = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_) {
     if (group.empty()) return;
     absl::Status saved = SaveGroup(group);
     if (saved.ok()) {
