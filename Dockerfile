@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="fisherd" \
       org.opencontainers.image.description="The curvature server" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update && \
-    apt-get install -y --no-install-recommends libcivetweb1 libgrpc++1.51 libhwy1 libisal2 libjemalloc2 libprometheus-cpp-core1.0 libprotobuf32 librocksdb7.8 libxxhash0 && \
+    apt-get install -y --no-install-recommends libcivetweb1 libgrpc++1.51 libhwy1 libisal2 libjemalloc2 libprometheus-cpp-core1.0 libprotobuf32 librocksdb7.8 libxxhash0 libyaml-cpp0.7 && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log && \
     install -d -m 700 -o 65532 -g 65532 /var/lib/fisherd && \
     useradd --system --uid 65532 -K SYS_UID_MAX=65532 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fisherd

@@ -11,6 +11,8 @@
 #include <memory>
 #include <utility>
 
+#include "core/clock.h"
+
 namespace fisherd::core {
 namespace {
 
@@ -137,7 +139,9 @@ void ComputePool::Run() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
+    const absl::Time began = SteadyNow();
     task();
+    busy_nanoseconds_ += absl::ToInt64Nanoseconds(SteadyNow() - began);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "core/mutex.h"
 
 namespace fisherd::core {
@@ -32,6 +33,8 @@ class ComputePool {
   void ParallelFor(int64_t count, const std::function<void(int64_t)>& work);
 
   int threads() const { return static_cast<int>(workers_.size()); }
+  // Time that the workers have spent on tasks, together.
+  absl::Duration busy() const { return absl::Nanoseconds(busy_nanoseconds_.load()); }
 
  private:
   void Run();
@@ -42,6 +45,7 @@ class ComputePool {
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
   int idle_ ABSL_GUARDED_BY(mutex_) = 0;  // workers that wait for a task
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int64_t> busy_nanoseconds_ = 0;
   std::atomic<int64_t> changes_ = 0;  // of tasks_ and stopping_, for whoever looks without the lock
   std::vector<std::thread> workers_;
 };

@@ -48,6 +48,9 @@ inline constexpr std::string_view kDiskFailed = "DISK_FAILED";
 inline constexpr std::string_view kStateDamaged = "STATE_DAMAGED";
 inline constexpr std::string_view kGenerationNotFound = "GENERATION_NOT_FOUND";
 inline constexpr std::string_view kNoDataDirectory = "NO_DATA_DIRECTORY";
+inline constexpr std::string_view kUnauthenticated = "UNAUTHENTICATED";
+inline constexpr std::string_view kPermissionDenied = "PERMISSION_DENIED";
+inline constexpr std::string_view kQuota = "QUOTA";
 inline constexpr std::string_view kShuttingDown = "SHUTTING_DOWN";
 }  // namespace reason
 

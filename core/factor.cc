@@ -302,6 +302,7 @@ FactorInfo Factor::Describe() const {
                   .durable = DurableLocked(),
                   .total_weight = current_->total_weight,
                   .label = current_->label,
+                  .updated = updated_,
                   .state_bytes = shape.bytes(),
                   .pinned_bytes = static_cast<int64_t>(older_pinned_.size()) * shape.bytes(),
                   .result_bytes = 0,

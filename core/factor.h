@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/activity.h"
 #include "core/backend.h"
 #include "core/batch_header.h"
 #include "core/batch_reader.h"
@@ -56,6 +57,7 @@ struct FactorEnvironment {
   DampingTable* dampings = nullptr;
   WatchHub* watchers = nullptr;
   TimerQueue* timers = nullptr;
+  Activity* activity = nullptr;
   FactorStore* store = nullptr;  // null: nothing survives, and everything counts as durable
   uint64_t epoch = 0;            // the server's start number
   // The most that the open steps of one factor may hold of batch_budget.
@@ -330,6 +332,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
     double bound = 0;  // of the result; not finite if it may overflow
     double total_weight = 0;
     Version version;
+    std::optional<absl::Time>
+        logged;  // when its record was given to the store, by the monotonic clock
   };
   class Room;
 
@@ -399,6 +403,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   bool PrepareCommit(Ending& ending);
   double Compute(const Ending& ending) const;
   bool Publish(const Ending& ending, Aftermath& after);
+  void CountEnded(StepOutcome outcome) const;
   void TellEnded(const Ending& ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What `done` calls of a store that has said yes: `next`, on the pool.
   FactorStore::Done Then(const std::shared_ptr<Ending>& ending,
@@ -451,6 +456,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   bool commit_scheduled_ ABSL_GUARDED_BY(mutex_) = false;  // or running: there is one at a time
   absl::Time armed_for_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // the next timer call
   std::atomic<bool> room_scheduled_ = false;
+  absl::Time updated_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // see FactorInfo
   bool in_place_ ABSL_GUARDED_BY(mutex_) = false;  // current_'s matrix is being overwritten
   std::shared_ptr<StateVersion> current_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<StateVersion>> older_pinned_ ABSL_GUARDED_BY(mutex_);  // ascending

@@ -72,6 +72,13 @@ std::shared_ptr<Factor::Ending> Factor::TakeStep() {
           verdict == StepGather::Verdict::kWhole ? StepOutcome::kWhole : StepOutcome::kPartial;
     }
     if (const auto it = lane.batches.find(ending->step); it != lane.batches.end()) {
+      absl::Time first = absl::InfiniteFuture();
+      for (const auto& batch : it->second) {
+        if (batch != nullptr) first = std::min(first, batch->began());
+      }
+      if (first != absl::InfiniteFuture()) {
+        environment_.activity->gather_wait.Observe(SteadyNow() - first);
+      }
       for (const int tower : ending->counted) {
         if (ending->batches.empty()) ending->label = it->second[tower]->label();
         ending->batches.push_back(std::exchange(it->second[tower], nullptr)->Release());
@@ -108,7 +115,9 @@ void Factor::RecordOutcome(const std::shared_ptr<Ending>& ending,
 void Factor::ComputeStep(const std::shared_ptr<Ending>& ending) {
   if (ending->outcome == StepOutcome::kFailed) return LogStep(ending);
   if (!PrepareCommit(*ending)) return EndStep(ending);
+  const absl::Time began = SteadyNow();
   ending->bound = Compute(*ending);
+  environment_.activity->compute.Observe(SteadyNow() - began);
   if (std::isfinite(ending->bound)) return LogStep(ending);
   ending->outcome = StepOutcome::kFailed;
   ending->counted.clear();
@@ -182,17 +191,22 @@ void Factor::LogStep(const std::shared_ptr<Ending>& ending) {
     for (const Lane& lane : lanes_) record.ended += lane.ledger.next() - 1;
   }
   ++record.ended;
+  ending->logged = SteadyNow();
   environment_.store->LogStep(std::move(record), Then(ending, &Factor::EndStep));
 }
 
 void Factor::EndStep(const std::shared_ptr<Ending>& ending) {
   // Before anyone hears of the step: who does may send at once, and needs the room.
   ending->batches.clear();
+  if (ending->logged.has_value()) {
+    environment_.activity->record.Observe(SteadyNow() - *ending->logged);
+  }
   Aftermath after;
   const bool published = Publish(*ending, after);
   if (published && environment_.store != nullptr) {
     environment_.store->StepEnded(shared_from_this());
   }
+  if (published) CountEnded(ending->outcome);
   const bool committed = published && ending->outcome != StepOutcome::kFailed;
   ending->from = nullptr;
   ending->to = nullptr;
@@ -220,6 +234,7 @@ bool Factor::Publish(const Ending& ending, Aftermath& after) {
   lane.ledger.Record(ending.outcome, ending.counted);
   if (environment_.store == nullptr || logs_steps()) lane.durable = ending.step;
   if (ending.outcome != StepOutcome::kFailed) {
+    updated_ = SteadyNow();
     const int64_t committed = current_->steps_committed + 1;
     StateVersion& state = *ending.to;
     state.version = ending.version;
@@ -237,6 +252,21 @@ bool Factor::Publish(const Ending& ending, Aftermath& after) {
   NotifyAll(after);
   TellEnded(ending);
   return true;
+}
+
+void Factor::CountEnded(StepOutcome outcome) const {
+  Activity& activity = *environment_.activity;
+  switch (outcome) {
+    case StepOutcome::kWhole:
+      ++activity.steps_whole;
+      break;
+    case StepOutcome::kPartial:
+      ++activity.steps_partial;
+      break;
+    case StepOutcome::kFailed:
+      ++activity.steps_failed;
+      break;
+  }
 }
 
 void Factor::TellEnded(const Ending& ending) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "core/commit_record.h"
 #include "core/factor_spec.h"
 #include "core/linear_operator.h"
@@ -74,6 +75,8 @@ struct FactorInfo {
   int64_t open_through = 0;
   double total_weight = 0;
   uint64_t label = 0;
+  // When a step last changed the state, by the monotonic clock; never: InfinitePast.
+  absl::Time updated = absl::InfinitePast();
   int64_t state_bytes = 0;
   int64_t pinned_bytes = 0;
   int64_t result_bytes = 0;

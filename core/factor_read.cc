@@ -111,6 +111,10 @@ void Factor::RunRead(uint64_t id) {
   // A statement of its own: nothing but the result holds the version when the reader has it.
   absl::StatusOr<ReadResult> result =
       source.ok() ? Serve(request, **std::move(source)) : source.status();
+  Activity& activity = *environment_.activity;
+  ++(!result.ok()            ? activity.reads_failed
+     : result->op == nullptr ? activity.reads_unchanged
+                             : activity.reads_full);
   callback(std::move(result));
 }
 
@@ -270,7 +274,10 @@ absl::StatusOr<std::shared_ptr<const CachedResult>> Factor::ComputeResult(
   const absl::Status status = op->CheckFinite(shape.dtype);
   if (status.ok() && room) result->matrix = Matrix::New(shape);
   const bool kept = result->matrix != nullptr;
-  if (kept) op->Materialize(*result->matrix);
+  if (kept) {
+    op->Materialize(*result->matrix);
+    ++environment_.activity->results_computed;
+  }
 
   MutexLock lock(&mutex_);
   registration->computing = false;

@@ -66,6 +66,7 @@ FactorRegistry::FactorRegistry(const RegistryOptions& options)
                    .dampings = &dampings_,
                    .watchers = &watchers_,
                    .timers = options.timers,
+                   .activity = &activity_,
                    .store = options.store,
                    .epoch = options.epoch,
                    .factor_batch_limit = options.factor_batch_limit,
@@ -75,6 +76,11 @@ FactorRegistry::FactorRegistry(const RegistryOptions& options)
       gather_timeout_(options.gather_timeout),
       durability_(options.durability),
       next_incarnation_(options.first_incarnation) {}
+
+size_t FactorRegistry::damaged() const {
+  MutexLock lock(&mutex_);
+  return quarantined_.size();
+}
 
 absl::Status FactorRegistry::CheckWritable() const {
   return environment_.store == nullptr ? absl::OkStatus() : environment_.store->CheckWritable();

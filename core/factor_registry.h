@@ -103,6 +103,10 @@ class FactorRegistry {
   DampingTable& dampings() { return dampings_; }
   WatchHub& watchers() { return watchers_; }
   uint64_t epoch() const { return environment_.epoch; }
+  Activity& activity() { return activity_; }
+  const Activity& activity() const { return activity_; }
+  // How many factors are quarantined.
+  size_t damaged() const;
   const ByteBudget& state_budget() const { return state_budget_; }
   const ByteBudget& batch_budget() const { return batch_budget_; }
 
@@ -121,6 +125,7 @@ class FactorRegistry {
   ByteBudget state_budget_;
   ByteBudget batch_budget_;
   WatchHub watchers_;
+  Activity activity_;
   const FactorEnvironment environment_;
   const int window_;
   const absl::Duration gather_timeout_;

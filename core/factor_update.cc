@@ -226,6 +226,14 @@ absl::StatusOr<BatchAdmission> Factor::Begin(const BatchHeader& header,
     admission = BeginLocked(header, stream, after);
   }
   SettleLater(std::move(after));
+  if (!admission.ok()) return admission;
+  Activity& activity = *environment_.activity;
+  if (admission->pending != nullptr) {
+    ++activity.batches_accepted;
+    activity.batch_rows += admission->pending->rows().rows();
+  } else {
+    ++(admission->on_hold ? activity.batches_held : activity.batches_duplicate);
+  }
   return admission;
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "core/batch_reader.h"
+#include "core/clock.h"
 #include "core/mutex.h"
 
 namespace fisherd::core {
@@ -35,10 +36,12 @@ class IncomingBatch {
 
   int64_t rows() const { return rows_; }
   uint64_t label() const { return label_; }
+  absl::Time began() const { return began_; }  // by the monotonic clock
 
  private:
   const int64_t rows_;
   const uint64_t label_;
+  const absl::Time began_ = SteadyNow();
   Mutex mutex_;
   std::optional<BatchReader> reader_ ABSL_GUARDED_BY(mutex_);  // none: dropped
 };

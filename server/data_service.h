@@ -3,7 +3,11 @@
 #ifndef FISHERD_SERVER_DATA_SERVICE_H_
 #define FISHERD_SERVER_DATA_SERVICE_H_
 
+#include <functional>
+#include <string_view>
+
 #include "fisherd/v1/data_service.grpc.pb.h"
+#include "server/auth/guard.h"
 #include "server/store/store.h"
 
 namespace fisherd::server {
@@ -12,8 +16,8 @@ namespace fisherd::server {
 // methods of this form.
 class DataService final : public v1::DataService::Service {
  public:
-  // The store (null: there is no data directory) must outlive the gRPC server.
-  explicit DataService(Store* store) : store_(store) {}
+  // They must outlive the gRPC server; without a data directory the store is null.
+  DataService(Guard* guard, Store* store) : guard_(*guard), store_(store) {}
 
   grpc::Status Snapshot(grpc::ServerContext* context, const v1::SnapshotRequest* request,
                         grpc::ServerWriter<v1::SnapshotResponse>* writer) override;
@@ -32,6 +36,10 @@ class DataService final : public v1::DataService::Service {
                       v1::BackupResponse* response) override;
 
  private:
+  grpc::Status Administer(const grpc::ServerContext& context, std::string_view method,
+                          std::string_view target, const std::function<absl::Status()>& call);
+
+  Guard& guard_;
   Store* const store_;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/kinds/kind.h"
 #include "core/mutex.h"
 #include "server/codec.h"
 #include "server/factor_error.h"
@@ -60,6 +61,23 @@ absl::Status FactorCalls::CreateFactor(const v1::CreateFactorRequest& request,
   *response.mutable_factor() = ToProto(created->factor->Describe());
   response.set_created(created->created);
   return absl::OkStatus();
+}
+
+int64_t FactorCalls::BytesOfNew(const v1::CreateFactorRequest& request) const {
+  const auto spec = FromProto(request.spec(), "spec");
+  if (!spec.ok() || registry_.Find(request.name()).ok()) return 0;
+  const auto kind = core::MakeKind(*spec);
+  return kind.ok() ? 2 * (*kind)->state_shape().bytes() : 0;  // the second for a pinned version
+}
+
+int64_t FactorCalls::BytesOfResult(const v1::RegisterRequest& request) const {
+  const auto factor = registry_.Find(request.factor());
+  const auto op = FromProto(request.operator_(), "operator");
+  if (!factor.ok() || !op.ok()) return 0;
+  for (const core::RegistrationInfo& known : (*factor)->Describe().registrations) {
+    if (known.op == *op) return 0;
+  }
+  return (*factor)->Describe().state_bytes;
 }
 
 absl::Status FactorCalls::DescribeFactor(const v1::DescribeFactorRequest& request,

@@ -20,6 +20,10 @@ class FactorCalls {
 
   absl::Status CreateFactor(const v1::CreateFactorRequest& request,
                             v1::CreateFactorResponse& response);
+  // Memory that the factor of a good request would take, or its result; 0 if it is there already or
+  // the request is not good.
+  int64_t BytesOfNew(const v1::CreateFactorRequest& request) const;
+  int64_t BytesOfResult(const v1::RegisterRequest& request) const;
   absl::Status DescribeFactor(const v1::DescribeFactorRequest& request,
                               v1::DescribeFactorResponse& response);
   absl::Status ListFactors(const v1::ListFactorsRequest& request,

@@ -1,5 +1,7 @@
 #include "server/factor_service.h"
 
+#include <utility>
+
 #include "server/multiply_stream.h"
 #include "server/read_stream.h"
 #include "server/status.h"
@@ -15,72 +17,108 @@ grpc::ServerUnaryReactor* Finish(grpc::CallbackServerContext* context, const abs
   return reactor;
 }
 
+// A call that ends before it begins.
+template <typename Reactor>
+Reactor* Refuse(const absl::Status& status) {
+  class Refused final : public Reactor {
+   public:
+    explicit Refused(const absl::Status& status) { this->Finish(ToGrpcStatus(status)); }
+    void OnDone() override { delete this; }
+  };
+  return new Refused(status);
+}
+
 }  // namespace
 
-grpc::Status FactorService::CreateFactor(grpc::ServerContext*,
+grpc::Status FactorService::CreateFactor(grpc::ServerContext* context,
                                          const v1::CreateFactorRequest* request,
                                          v1::CreateFactorResponse* response) {
-  return ToGrpcStatus(calls_.CreateFactor(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->name());
+  if (!caller.ok()) return ToGrpcStatus(caller.status());
+  const auto call = [&] { return calls_.CreateFactor(*request, *response); };
+  const int64_t bytes = calls_.BytesOfNew(*request);
+  return ToGrpcStatus(bytes == 0 ? call() : guard_.WithinQuota(*caller, registry_, 1, bytes, call));
 }
 
 grpc::ServerUnaryReactor* FactorService::DescribeFactor(grpc::CallbackServerContext* context,
                                                         const v1::DescribeFactorRequest* request,
                                                         v1::DescribeFactorResponse* response) {
-  return Finish(context, calls_.DescribeFactor(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kRead, request->name());
+  return Finish(context,
+                caller.ok() ? calls_.DescribeFactor(*request, *response) : caller.status());
 }
 
 grpc::ServerUnaryReactor* FactorService::ListFactors(grpc::CallbackServerContext* context,
                                                      const v1::ListFactorsRequest* request,
                                                      v1::ListFactorsResponse* response) {
-  return Finish(context, calls_.ListFactors(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kRead, request->prefix());
+  return Finish(context, caller.ok() ? calls_.ListFactors(*request, *response) : caller.status());
 }
 
-grpc::Status FactorService::DeleteFactor(grpc::ServerContext*,
+grpc::Status FactorService::DeleteFactor(grpc::ServerContext* context,
                                          const v1::DeleteFactorRequest* request,
                                          v1::DeleteFactorResponse*) {
-  return ToGrpcStatus(calls_.DeleteFactor(*request));
+  return ToGrpcStatus(guard_.Administer(*context, "DeleteFactor", request->name(),
+                                        [&] { return calls_.DeleteFactor(*request); }));
 }
 
-grpc::Status FactorService::ResetFactor(grpc::ServerContext*, const v1::ResetFactorRequest* request,
+grpc::Status FactorService::ResetFactor(grpc::ServerContext* context,
+                                        const v1::ResetFactorRequest* request,
                                         v1::ResetFactorResponse* response) {
-  return ToGrpcStatus(calls_.ResetFactor(*request, *response));
+  return ToGrpcStatus(guard_.Administer(*context, "ResetFactor", request->name(),
+                                        [&] { return calls_.ResetFactor(*request, *response); }));
 }
 
-grpc::Status FactorService::SetTowers(grpc::ServerContext*, const v1::SetTowersRequest* request,
+grpc::Status FactorService::SetTowers(grpc::ServerContext* context,
+                                      const v1::SetTowersRequest* request,
                                       v1::SetTowersResponse* response) {
-  return ToGrpcStatus(calls_.SetTowers(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->name());
+  return ToGrpcStatus(caller.ok() ? calls_.SetTowers(*request, *response) : caller.status());
 }
 
-grpc::Status FactorService::SetDamping(grpc::ServerContext*, const v1::SetDampingRequest* request,
+grpc::Status FactorService::SetDamping(grpc::ServerContext* context,
+                                       const v1::SetDampingRequest* request,
                                        v1::SetDampingResponse*) {
-  return ToGrpcStatus(calls_.SetDamping(*request));
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->name());
+  return ToGrpcStatus(caller.ok() ? calls_.SetDamping(*request) : caller.status());
 }
 
 grpc::ServerUnaryReactor* FactorService::ListDampings(grpc::CallbackServerContext* context,
                                                       const v1::ListDampingsRequest* request,
                                                       v1::ListDampingsResponse* response) {
-  return Finish(context, calls_.ListDampings(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kRead, request->prefix());
+  return Finish(context, caller.ok() ? calls_.ListDampings(*request, *response) : caller.status());
 }
 
-grpc::Status FactorService::DeleteDamping(grpc::ServerContext*,
+grpc::Status FactorService::DeleteDamping(grpc::ServerContext* context,
                                           const v1::DeleteDampingRequest* request,
                                           v1::DeleteDampingResponse*) {
-  return ToGrpcStatus(calls_.DeleteDamping(*request));
+  return ToGrpcStatus(guard_.Administer(*context, "DeleteDamping", request->name(),
+                                        [&] { return calls_.DeleteDamping(*request); }));
 }
 
-grpc::Status FactorService::Register(grpc::ServerContext*, const v1::RegisterRequest* request,
+grpc::Status FactorService::Register(grpc::ServerContext* context,
+                                     const v1::RegisterRequest* request,
                                      v1::RegisterResponse* response) {
-  return ToGrpcStatus(calls_.Register(*request, *response));
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->factor());
+  if (!caller.ok()) return ToGrpcStatus(caller.status());
+  return ToGrpcStatus(guard_.WithinQuota(*caller, registry_, 0, calls_.BytesOfResult(*request),
+                                         [&] { return calls_.Register(*request, *response); }));
 }
 
-grpc::Status FactorService::Unregister(grpc::ServerContext*, const v1::UnregisterRequest* request,
+grpc::Status FactorService::Unregister(grpc::ServerContext* context,
+                                       const v1::UnregisterRequest* request,
                                        v1::UnregisterResponse*) {
-  return ToGrpcStatus(calls_.Unregister(*request));
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->factor());
+  return ToGrpcStatus(caller.ok() ? calls_.Unregister(*request) : caller.status());
 }
 
 grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerContext* context,
                                                         const v1::UpdateInversesRequest* request,
                                                         v1::UpdateInversesResponse* response) {
+  // Without a factor it is for all, as the empty prefix is.
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->factor());
+  if (!caller.ok()) return Finish(context, caller.status());
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   calls_.UpdateInverses(*request, response, [reactor](const absl::Status& status) {
     reactor->Finish(ToGrpcStatus(status));
@@ -90,29 +128,46 @@ grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerCont
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Update(
     grpc::CallbackServerContext* context) {
-  if (door_ == nullptr) return UpdateStream::Start(registry_, sessions_, nullptr);
-  context->AddInitialMetadata(kSharedMemoryKey, door_->announcement());
-  return UpdateStream::Start(registry_, sessions_, &door_->regions());
+  const auto caller = guard_.Enter(*context);
+  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+  if (!caller.ok()) return Refuse<Reactor>(caller.status());
+  auto place = guard_.TakeStream(*caller);
+  if (!place.ok()) return Refuse<Reactor>(place.status());
+  if (door_ != nullptr) context->AddInitialMetadata(kSharedMemoryKey, door_->announcement());
+  return UpdateStream::Start(registry_, sessions_, door_ == nullptr ? nullptr : &door_->regions(),
+                             *caller, *std::move(place));
 }
 
 grpc::ServerUnaryReactor* FactorService::UpdateOnce(grpc::CallbackServerContext* context,
                                                     const v1::UpdateOnceRequest* request,
                                                     v1::UpdateOnceResponse* response) {
-  return server::UpdateOnce::Start(registry_, once_calls_, context, request, response);
+  const auto caller = guard_.Enter(*context, Permission::kUpdate, request->header().factor());
+  if (!caller.ok()) return Finish(context, caller.status());
+  auto place = guard_.TakeStream(*caller);
+  if (!place.ok()) return Finish(context, place.status());
+  return server::UpdateOnce::Start(registry_, once_calls_, context, request, response,
+                                   *std::move(place));
 }
 
-grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(grpc::CallbackServerContext*,
-                                                                const v1::ReadRequest* request) {
+grpc::ServerWriteReactor<v1::ReadResponse>* FactorService::Read(
+    grpc::CallbackServerContext* context, const v1::ReadRequest* request) {
+  const auto caller = guard_.Enter(*context, Permission::kRead, request->factor());
+  if (!caller.ok()) return Refuse<grpc::ServerWriteReactor<v1::ReadResponse>>(caller.status());
   return new ReadStream(read_environment_, *request);
 }
 
 grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>* FactorService::Multiply(
-    grpc::CallbackServerContext*) {
-  return new MultiplyStream(read_environment_);
+    grpc::CallbackServerContext* context) {
+  const auto caller = guard_.Enter(*context);
+  if (caller.ok()) return new MultiplyStream(read_environment_, *caller);
+  return Refuse<grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse>>(
+      caller.status());
 }
 
-grpc::ServerWriteReactor<v1::WatchResponse>* FactorService::Watch(grpc::CallbackServerContext*,
-                                                                  const v1::WatchRequest* request) {
+grpc::ServerWriteReactor<v1::WatchResponse>* FactorService::Watch(
+    grpc::CallbackServerContext* context, const v1::WatchRequest* request) {
+  const auto caller = guard_.Enter(*context, Permission::kRead, request->prefix());
+  if (!caller.ok()) return Refuse<grpc::ServerWriteReactor<v1::WatchResponse>>(caller.status());
   return WatchStream::Start(registry_, *request);
 }
 

@@ -6,6 +6,7 @@
 #include "fisherd/v1/factor_service.grpc.pb.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/auth/guard.h"
 #include "server/factor_calls.h"
 #include "server/read_call.h"
 #include "server/session_table.h"
@@ -36,9 +37,11 @@ using MixedService = UnaryMethods<StreamMethods<Service>>;
 // shared.
 class FactorService final : public internal::MixedService {
  public:
-  FactorService(core::FactorRegistry* registry, SessionTable* sessions, OnceTable* once_calls,
-                const ReadEnvironment& read_environment, const SharedMemoryDoor* door)
-      : calls_(registry),
+  FactorService(Guard* guard, core::FactorRegistry* registry, SessionTable* sessions,
+                OnceTable* once_calls, const ReadEnvironment& read_environment,
+                const SharedMemoryDoor* door)
+      : guard_(*guard),
+        calls_(registry),
         registry_(*registry),
         sessions_(*sessions),
         once_calls_(*once_calls),
@@ -89,6 +92,7 @@ class FactorService final : public internal::MixedService {
                                                      const v1::WatchRequest* request) override;
 
  private:
+  Guard& guard_;
   FactorCalls calls_;
   core::FactorRegistry& registry_;
   SessionTable& sessions_;

@@ -3,6 +3,7 @@
 
 #include <iostream>
 
+#include "server/command_line.h"
 #include "server/options.h"
 #include "server/serve.h"
 #include "version.h"
@@ -13,7 +14,10 @@ int main(int argc, char** argv) {
     std::cerr << "fisherd: " << status.message() << "\n";
     return 2;
   }
-  const auto line = ParseCommandLine({argv + 1, argv + argc}, DefaultOptions());
+  const auto read = [&] {
+    return ParseCommandLine({argv + 1, argv + argc}, ProcessEnvironment(), DefaultOptions());
+  };
+  const auto line = read();
   if (!line.ok()) {
     std::cerr << "fisherd: " << line.status().message() << "; see fisherd --help\n";
     return 2;
@@ -26,6 +30,13 @@ int main(int argc, char** argv) {
       std::cout << "fisherd " << kVersion << "\n" << DescribeKernels() << "\n";
       return 0;
     case CommandLine::Action::kServe:
-      return Serve(line->options);
+      return Serve(*line, read);
+    case CommandLine::Action::kCheckConfig:
+      if (const absl::Status status = CheckConfig(line->options); !status.ok()) {
+        std::cerr << "fisherd: " << status.message() << "\n";
+        return 2;
+      }
+      std::cout << "good\n";
+      return 0;
   }
 }

@@ -20,8 +20,9 @@ absl::Status Malformed(const char* message) {
 
 }  // namespace
 
-MultiplyStream::MultiplyStream(const ReadEnvironment& environment)
-    : registry_(*environment.registry),
+MultiplyStream::MultiplyStream(const ReadEnvironment& environment, Caller caller)
+    : caller_(std::move(caller)),
+      registry_(*environment.registry),
       waiting_(environment.waiting_reads),
       timer_(environment.stall_timeout,
              [this, timeout = environment.stall_timeout] { End(Stalled(timeout)); }) {
@@ -45,6 +46,7 @@ absl::Status MultiplyStream::Start(const v1::MultiplyRequest& request) {
             : "the first message has no header");
   }
   factor_ = request.header().factor();
+  if (absl::Status status = caller_.Check(Permission::kRead, *factor_); !status.ok()) return status;
   const auto call = ParseReadCall(registry_, request.header());
   if (!call.ok()) return call.status();
   view_ = call->view;

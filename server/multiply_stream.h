@@ -14,6 +14,7 @@
 #include "core/linear_operator.h"
 #include "fisherd/v1/factor_service.pb.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/auth/guard.h"
 #include "server/chunk_sequence.h"
 #include "server/read_call.h"
 #include "server/stall_timer.h"
@@ -28,7 +29,7 @@ namespace fisherd::server {
 class MultiplyStream final
     : public grpc::ServerBidiReactor<v1::MultiplyRequest, v1::MultiplyResponse> {
  public:
-  explicit MultiplyStream(const ReadEnvironment& environment);
+  MultiplyStream(const ReadEnvironment& environment, Caller caller);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -44,6 +45,7 @@ class MultiplyStream final
   void Send();
   void End(const absl::Status& status);
 
+  const Caller caller_;
   const core::FactorRegistry& registry_;
   std::optional<std::string> factor_;  // of the last header
   core::TensorView view_;

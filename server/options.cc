@@ -1,18 +1,16 @@
 #include "server/options.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <numeric>
-#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "server/machine_memory.h"
@@ -20,13 +18,6 @@
 
 namespace fisherd::server {
 namespace {
-
-struct Flag {
-  absl::string_view name;
-  absl::string_view value;  // what stands for it in the help; empty: the flag takes none
-  absl::string_view help;
-  absl::Status (*set)(CommandLine&, absl::string_view value);
-};
 
 struct Unit {
   absl::string_view suffix;
@@ -95,120 +86,148 @@ absl::Status AddListen(absl::string_view text, std::vector<std::string>& out) {
   return absl::OkStatus();
 }
 
-absl::Status SetLevel(absl::string_view text, LogLevel& out) {
-  constexpr std::pair<absl::string_view, LogLevel> kLevels[] = {
-      {"info", LogLevel::kInfo}, {"warning", LogLevel::kWarning}, {"error", LogLevel::kError}};
-  for (const auto& [name, level] : kLevels) {
-    if (text == name) {
-      out = level;
+template <typename T>
+using Names = std::initializer_list<std::pair<absl::string_view, T>>;
+
+// One of a few words.
+template <typename T>
+absl::Status SetWord(absl::string_view text, Names<T> words, T& out) {
+  std::string known;
+  size_t left = words.size();
+  for (const auto& [word, value] : words) {
+    if (text == word) {
+      out = value;
       return absl::OkStatus();
     }
+    --left;
+    absl::StrAppend(&known, word, left > 1 ? ", " : left == 1 ? " or " : "");
   }
-  return Expected("info, warning or error");
+  return Expected(known);
+}
+
+absl::Status SetLevel(absl::string_view text, LogLevel& out) {
+  return SetWord<LogLevel>(text,
+                           {{"debug", LogLevel::kDebug},
+                            {"info", LogLevel::kInfo},
+                            {"warning", LogLevel::kWarning},
+                            {"error", LogLevel::kError}},
+                           out);
+}
+
+absl::Status SetFormat(absl::string_view text, LogFormat& out) {
+  return SetWord<LogFormat>(text, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, out);
+}
+
+absl::Status SetBool(absl::string_view text, bool& out) {
+  return SetWord<bool>(text, {{"true", true}, {"false", false}}, out);
+}
+
+absl::Status SetPath(absl::string_view text, std::string& out) {
+  if (text.empty()) return Expected("the path of a file");
+  out = std::string(text);
+  return absl::OkStatus();
 }
 
 absl::Status SetDurability(absl::string_view text, core::DurabilityLevel& out) {
-  constexpr std::pair<absl::string_view, core::DurabilityLevel> kLevels[] = {
-      {"memory", core::DurabilityLevel::kMemory},
-      {"snapshot", core::DurabilityLevel::kSnapshot},
-      {"sync", core::DurabilityLevel::kSync}};
-  for (const auto& [name, level] : kLevels) {
-    if (text != name) continue;
-    out = level;
-    return absl::OkStatus();
-  }
-  return Expected("memory, snapshot or sync");
+  return SetWord<core::DurabilityLevel>(text,
+                                        {{"memory", core::DurabilityLevel::kMemory},
+                                         {"snapshot", core::DurabilityLevel::kSnapshot},
+                                         {"sync", core::DurabilityLevel::kSync}},
+                                        out);
 }
 
-constexpr Flag kFlags[] = {
+constexpr Setting kSettings[] = {
     {"listen", "ADDRESS,...",
      "HOST:PORT or unix:PATH to serve at (127.0.0.1:7600); port 0 takes a free one",
-     [](CommandLine& c, absl::string_view v) { return AddListen(v, c.options.listen); }},
-    {"http", "HOST:PORT", "answer /metrics, /livez and /readyz over plain HTTP there (none)",
-     [](CommandLine& c, absl::string_view v) {
+     [](Options& o, absl::string_view v) { return AddListen(v, o.listen); }},
+    {"insecure", "", "listen in the clear where other machines reach it",
+     [](Options& o, absl::string_view v) { return SetBool(v, o.insecure); }},
+    {"tls-cert", "PATH", "certificate chain (PEM) for TLS at every HOST:PORT (none)",
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_cert); }},
+    {"tls-key", "PATH", "its private key (PEM)",
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_key); }},
+    {"tls-client-ca", "PATH", "require client certificates that these (PEM) have signed (none)",
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_client_ca); }},
+    {"identities", "PATH", "who may do what (docs/security.md; everyone may do everything)",
+     [](Options& o, absl::string_view v) { return SetPath(v, o.identities); }},
+    {"http", "HOST:PORT",
+     "answer /metrics, /livez, /readyz and /statusz over plain HTTP there (none)",
+     [](Options& o, absl::string_view v) {
        if (SocketPath(v).has_value()) return Expected("HOST:PORT, such as 127.0.0.1:7601");
        if (absl::Status status = CheckAddress(v); !status.ok()) return status;
-       c.options.http = std::string(v);
+       o.http = std::string(v);
        return absl::OkStatus();
      }},
     {"port-file", "PATH", "once serving, write the port to this file, whole or not at all",
-     [](CommandLine& c, absl::string_view v) {
-       if (v.empty()) return Expected("the path of a file");
-       c.options.port_file = std::string(v);
-       return absl::OkStatus();
-     }},
+     [](Options& o, absl::string_view v) { return SetPath(v, o.port_file); }},
     {"state-budget", "BYTES", "most memory for factors and results (half of the machine's)",
-     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.state_budget); }},
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.state_budget); }},
     {"batch-budget", "BYTES", "most memory for batches of open steps (a quarter of the machine's)",
-     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.batch_budget); }},
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.batch_budget); }},
     {"factor-batch-limit", "BYTES", "most of it for one factor (all)",
-     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.factor_batch_limit); }},
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.factor_batch_limit); }},
     {"shared-memory", "PATH", "socket where trainers on this machine share memory with it (none)",
-     [](CommandLine& c, absl::string_view v) {
+     [](Options& o, absl::string_view v) {
        if (v.empty() || v.size() > kMaxSocketPath) {
          return Expected("a path of 1 to ", kMaxSocketPath, " bytes");
        }
-       c.options.shared_memory = std::string(v);
+       o.shared_memory = std::string(v);
        return absl::OkStatus();
      }},
     {"shared-memory-limit", "BYTES", "most memory that they share (a quarter of the machine's)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetBytes(v, c.options.shared_memory_limit);
-     }},
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.shared_memory_limit); }},
     {"compute-threads", "N", "threads that compute (as many as the machine runs at once)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetInt(v, 1, 1024, c.options.compute_threads);
-     }},
+     [](Options& o, absl::string_view v) { return SetInt(v, 1, 1024, o.compute_threads); }},
     {"window", "N", "steps of a factor that may be open at once (4)",
-     [](CommandLine& c, absl::string_view v) { return SetInt(v, 1, 1024, c.options.window); }},
+     [](Options& o, absl::string_view v) { return SetInt(v, 1, 1024, o.window); }},
     {"gather-timeout", "DURATION",
      "how long a step waits for its towers, if the factor is not told (10m)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetDuration(v, absl::Milliseconds(1), c.options.gather_timeout);
+     [](Options& o, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), o.gather_timeout);
      }},
     {"recovery-timeout", "DURATION",
      "after a restart, how long a step waits for towers that have not come back (10m)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetDuration(v, absl::Milliseconds(1), c.options.recovery_timeout);
+     [](Options& o, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), o.recovery_timeout);
      }},
     {"data-dir", "PATH", "directory where factors survive the server (none)",
-     [](CommandLine& c, absl::string_view v) {
+     [](Options& o, absl::string_view v) {
        if (v.empty()) return Expected("the path of a directory");
-       c.options.data_dir = std::string(v);
+       o.data_dir = std::string(v);
        return absl::OkStatus();
      }},
     {"durability", "LEVEL", "memory, snapshot or sync, if the factor is not told (snapshot)",
-     [](CommandLine& c, absl::string_view v) { return SetDurability(v, c.options.durability); }},
+     [](Options& o, absl::string_view v) { return SetDurability(v, o.durability); }},
     {"snapshot-interval", "DURATION", "how often factors that have changed are saved (60s)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetDuration(v, absl::Milliseconds(1), c.options.snapshot_interval);
+     [](Options& o, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), o.snapshot_interval);
      }},
     {"disk-reserve", "BYTES", "refuse writes when the disk has less left than this (64MiB)",
-     [](CommandLine& c, absl::string_view v) { return SetBytes(v, c.options.disk_reserve); }},
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.disk_reserve); }},
     {"max-streams", "N", "most update streams, and UpdateOnce calls, at once (256)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetInt(v, 1, 1000000, c.options.max_streams);
-     }},
+     [](Options& o, absl::string_view v) { return SetInt(v, 1, 1000000, o.max_streams); }},
     {"read-stall-timeout", "DURATION", "end a transfer that stands still for this long (60s)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetDuration(v, absl::Milliseconds(1), c.options.read_stall_timeout);
+     [](Options& o, absl::string_view v) {
+       return SetDuration(v, absl::Milliseconds(1), o.read_stall_timeout);
      }},
     {"shutdown-grace", "DURATION", "time for calls under way to end at shutdown (10s)",
-     [](CommandLine& c, absl::string_view v) {
-       return SetDuration(v, absl::ZeroDuration(), c.options.shutdown_grace);
+     [](Options& o, absl::string_view v) {
+       return SetDuration(v, absl::ZeroDuration(), o.shutdown_grace);
      }},
-    {"log-level", "LEVEL", "info, warning or error (info)",
-     [](CommandLine& c, absl::string_view v) { return SetLevel(v, c.options.log_level); }},
-    {"version", "", "print the version",
-     [](CommandLine& c, absl::string_view) {
-       c.action = CommandLine::Action::kShowVersion;
+    {"log-level", "LEVEL", "debug, info, warning or error (info)",
+     [](Options& o, absl::string_view v) { return SetLevel(v, o.log_level); }, /*reloads=*/true},
+    {"log-format", "FORMAT", "text or json (text)",
+     [](Options& o, absl::string_view v) { return SetFormat(v, o.log_format); }, /*reloads=*/true},
+    {"metrics-factor-prefix", "PREFIX,...",
+     "give factors of these prefixes, 100 at most, figures of their own (none)",
+     [](Options& o, absl::string_view v) {
+       for (const absl::string_view prefix : absl::StrSplit(v, ',')) {
+         o.metrics_factor_prefixes.emplace_back(prefix);
+       }
        return absl::OkStatus();
      }},
-    {"help", "", "print this",
-     [](CommandLine& c, absl::string_view) {
-       c.action = CommandLine::Action::kShowHelp;
-       return absl::OkStatus();
-     }},
+    {"channelz", "", "serve gRPC's channelz too, which shows who is connected",
+     [](Options& o, absl::string_view v) { return SetBool(v, o.channelz); }},
 };
 
 // Levenshtein's: how many insertions, deletions and replacements turn one into the other.
@@ -226,16 +245,40 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
   return row.back();
 }
 
-absl::Status UnknownFlag(absl::string_view name) {
-  const Flag* nearest =
-      std::min_element(std::begin(kFlags), std::end(kFlags), [name](const Flag& a, const Flag& b) {
-        return EditDistance(name, a.name) < EditDistance(name, b.name);
-      });
-  return absl::InvalidArgumentError(
-      absl::StrCat("unknown flag --", name, "; did you mean --", nearest->name, "?"));
+}  // namespace
+
+std::span<const Setting> AllSettings() { return kSettings; }
+
+const Setting* FindSetting(absl::string_view name) {
+  const auto found = std::find_if(std::begin(kSettings), std::end(kSettings),
+                                  [name](const Setting& s) { return s.name == name; });
+  return found == std::end(kSettings) ? nullptr : found;
 }
 
-}  // namespace
+const Setting& NearestSetting(absl::string_view name) {
+  return *std::min_element(std::begin(kSettings), std::end(kSettings),
+                           [name](const Setting& a, const Setting& b) {
+                             return EditDistance(name, a.name) < EditDistance(name, b.name);
+                           });
+}
+
+absl::Status CheckOptions(const Options& options) {
+  const bool tls = !options.tls_cert.empty();
+  if (tls != !options.tls_key.empty()) {
+    return absl::InvalidArgumentError("tls-cert and tls-key go together; one of them is missing");
+  }
+  if (!tls && !options.tls_client_ca.empty()) {
+    return absl::InvalidArgumentError("tls-client-ca needs tls-cert and tls-key");
+  }
+  for (const std::string& address : options.listen) {
+    if (tls || options.insecure || IsLocal(address)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("listen: ", address,
+                     " can be reached by other machines, and nothing would be encrypted; "
+                     "give tls-cert and tls-key, or insecure if that is meant"));
+  }
+  return absl::OkStatus();
+}
 
 Options DefaultOptions() {
   Options options;
@@ -246,53 +289,6 @@ Options DefaultOptions() {
   options.shared_memory_limit = options.batch_budget;
   options.compute_threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, 1024);
   return options;
-}
-
-absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> arguments,
-                                             const Options& defaults) {
-  CommandLine command_line{.options = defaults};
-  command_line.options.listen.clear();  // every --listen adds to it
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    absl::string_view name = arguments[i];
-    if (!absl::ConsumePrefix(&name, "--") || name.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("unexpected argument '", arguments[i], "'; flags begin with --"));
-    }
-    std::optional<absl::string_view> value;
-    if (const size_t equals = name.find('='); equals != absl::string_view::npos) {
-      value = name.substr(equals + 1);
-      name = name.substr(0, equals);
-    }
-    const Flag* flag = std::find_if(std::begin(kFlags), std::end(kFlags),
-                                    [name](const Flag& f) { return f.name == name; });
-    if (flag == std::end(kFlags)) return UnknownFlag(name);
-    if (flag->value.empty()) {
-      if (value) return absl::InvalidArgumentError(absl::StrCat("--", name, " takes no value"));
-    } else if (!value) {
-      if (++i == arguments.size()) {
-        return absl::InvalidArgumentError(absl::StrCat("--", name, " needs a ", flag->value));
-      }
-      value = arguments[i];
-    }
-    if (absl::Status status = flag->set(command_line, value.value_or("")); !status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--", name, "=", *value, ": ", status.message()));
-    }
-  }
-  if (command_line.options.listen.empty()) command_line.options.listen = defaults.listen;
-  return command_line;
-}
-
-std::string HelpText() {
-  std::string text =
-      "fisherd: keeps named Fisher factors, updated by streamed batches, and serves them over "
-      "gRPC.\n\nfisherd [--FLAG=VALUE ...]\n\n";
-  for (const Flag& flag : kFlags) {
-    absl::StrAppendFormat(&text, "  %-31s%s\n",
-                          absl::StrCat("--", flag.name, flag.value.empty() ? "" : "=", flag.value),
-                          flag.help);
-  }
-  return text + "\nBYTES: a whole number, with KiB, MiB, GiB or TiB if wanted.\n";
 }
 
 bool IsLocal(absl::string_view address) {

@@ -1,4 +1,4 @@
-// What the server is told at its start: flags → one validated struct.
+// What the server is told at its start: one validated struct, and how its fields are written.
 
 #ifndef FISHERD_SERVER_OPTIONS_H_
 #define FISHERD_SERVER_OPTIONS_H_
@@ -39,25 +39,41 @@ struct Options {
   absl::Duration read_stall_timeout = absl::Seconds(60);
   absl::Duration shutdown_grace = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;
+  LogFormat log_format = LogFormat::kText;
+  // PEM files, read again when they change; empty: no TLS, no certificates asked of clients.
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_client_ca;
+  bool insecure = false;  // may listen in the clear where others reach it
+  std::string
+      identities;  // file of who may do what (auth/identities.h); empty: everyone everything
+  std::vector<std::string> metrics_factor_prefixes;  // of factors that get figures of their own
+  bool channelz = false;                             // serve grpc.channelz.v1 too
 };
 
 // Those that fit this machine: half of its memory for states, a quarter for batches, a quarter
 // for clients to share, as many compute threads as it runs at once.
 Options DefaultOptions();
 
-struct CommandLine {
-  enum class Action { kServe, kShowHelp, kShowVersion };
-  Action action = Action::kServe;
-  Options options;
+// One option as people write it: a flag, a line of a file, a variable of the environment.
+struct Setting {
+  absl::string_view name;   // "state-budget"
+  absl::string_view value;  // what stands for it in the help; empty: it is on or off
+  absl::string_view help;
+  // INVALID_ARGUMENT with what was expected. Of a list, it adds to what there is.
+  absl::Status (*set)(Options&, absl::string_view value);
+  bool reloads = false;  // SIGHUP takes it over
 };
+// All of them, in the order of the help.
+std::span<const Setting> AllSettings();
+// Null if there is none of that name.
+const Setting* FindSetting(absl::string_view name);
+// The one whose name is nearest to what somebody wrote.
+const Setting& NearestSetting(absl::string_view name);
 
-// `arguments` without the program's name. INVALID_ARGUMENT with a sentence that names the flag and
-// what was expected; for an unknown flag, the known one nearest to it.
-absl::StatusOr<CommandLine> ParseCommandLine(std::span<const char* const> arguments,
-                                             const Options& defaults);
-
-// What --help prints.
-std::string HelpText();
+// INVALID_ARGUMENT if they do not go together: half of a certificate, or an address that others
+// reach in the clear without a word that this is meant.
+absl::Status CheckOptions(const Options& options);
 
 // Whether an address is reached from this machine alone.
 bool IsLocal(absl::string_view address);

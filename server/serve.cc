@@ -10,6 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/kernels/target.h"
+#include "server/auth/identities.h"
+#include "server/auth/tls.h"
 #include "server/log.h"
 #include "server/server.h"
 #include "version.h"
@@ -23,6 +25,7 @@ sigset_t BlockSignals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -37,8 +40,31 @@ void LogStart(const Options& options, const Server& server) {
           server.http_port() == 0 ? "" : absl::StrCat(", HTTP port ", server.http_port()));
   for (const std::string& address : options.listen) {
     if (IsLocal(address)) continue;
-    LogWarning("whoever reaches ", address, " can read and change every factor: ",
-               "connections are neither encrypted nor authenticated");
+    if (options.tls_cert.empty()) {
+      LogWarning("what is said at ", address,
+                 " can be heard and changed on its way: ", "connections are not encrypted");
+    }
+    if (options.identities.empty() && options.tls_client_ca.empty()) {
+      LogWarning("whoever reaches ", address,
+                 " can read and change every factor: ", "nobody is asked who he is");
+    }
+  }
+}
+
+void Reload(Server& server, CommandLine& line,
+            const std::function<absl::StatusOr<CommandLine>()>& read) {
+  const auto anew = read();
+  absl::Status status = anew.status();
+  if (status.ok()) status = server.Reload();
+  if (!status.ok()) {
+    LogError("nothing was reloaded: ", status.message());
+    return;
+  }
+  SetLogLevel(anew->options.log_level);
+  SetLogFormat(anew->options.log_format);
+  LogInfo("reloaded");
+  if (const auto names = NeedRestart(line, *anew); !names.empty()) {
+    LogWarning("only a restart takes over: ", absl::StrJoin(names, ", "));
   }
 }
 
@@ -57,8 +83,24 @@ std::string DescribeKernels() {
                       absl::StrJoin(kernels::AvailableTargets(), ", "), ")");
 }
 
-int Serve(const Options& options) {
+absl::Status CheckConfig(const Options& options) {
+  if (!options.identities.empty()) {
+    if (auto identities = Identities::Load(options.identities); !identities.ok()) {
+      return identities.status();
+    }
+  }
+  if (options.tls_cert.empty()) return absl::OkStatus();
+  return MakeTlsCredentials({.certificate = options.tls_cert,
+                             .key = options.tls_key,
+                             .client_ca = options.tls_client_ca})
+      .status();
+}
+
+int Serve(const CommandLine& given, const std::function<absl::StatusOr<CommandLine>()>& read) {
+  CommandLine line = given;
+  const Options& options = line.options;
   SetLogLevel(options.log_level);
+  SetLogFormat(options.log_format);
   const sigset_t signals = BlockSignals();
   const auto server = Server::Start(options);
   if (!server.ok()) {
@@ -67,12 +109,12 @@ int Serve(const Options& options) {
   }
   LogStart(options, **server);
   int signal;
-  sigwait(&signals, &signal);
+  while (sigwait(&signals, &signal) == 0 && signal == SIGHUP) Reload(**server, line, read);
   LogInfo("signal ", signal, ": shutting down within ",
           absl::FormatDuration(options.shutdown_grace), "; a second one ends at once");
   std::thread([signals] {
     int second;
-    sigwait(&signals, &second);
+    while (sigwait(&signals, &second) == 0 && second == SIGHUP) continue;
     _exit(1);
   }).detach();
   (*server)->Shutdown(options.shutdown_grace);

@@ -3,9 +3,12 @@
 #ifndef FISHERD_SERVER_SERVE_H_
 #define FISHERD_SERVER_SERVE_H_
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/command_line.h"
 #include "server/options.h"
 
 namespace fisherd::server {
@@ -19,9 +22,13 @@ absl::Status ChooseKernels();
 std::string DescribeKernels();
 
 // Serves until SIGTERM or SIGINT, then shuts down within options.shutdown_grace; a second signal
-// ends the process at once. Returns its exit status: 0, or 1 if the server cannot start. To be
-// called from main, before any other thread begins.
-int Serve(const Options& options);
+// ends the process at once. At SIGHUP, what `read` gives anew is taken over, as far as a running
+// server can. Returns its exit status: 0, or 1 if the server cannot start. To be called from main,
+// before any other thread begins.
+int Serve(const CommandLine& line, const std::function<absl::StatusOr<CommandLine>()>& read);
+
+// Whether a server could start with these, as far as that can be known without starting one.
+absl::Status CheckConfig(const Options& options);
 
 }  // namespace fisherd::server
 

@@ -12,11 +12,15 @@
 #include "core/backend_cpu.h"
 #include "core/compute_pool.h"
 #include "core/timer_queue.h"
+#include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "server/auth/guard.h"
+#include "server/auth/tls.h"
+#include "server/call_metrics.h"
 #include "server/data_service.h"
 #include "server/factor_service.h"
 #include "server/http_server.h"
@@ -36,16 +40,23 @@ constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 // Clients may ask as often for signs of life, also while they have no call.
 constexpr int kLeastPingIntervalMs = 10'000;
+// Who connects and then says nothing, or too slowly, has so long to become a client.
+constexpr int kHandshakeTimeoutMs = 20'000;
+// A connection without calls is closed after so long; clients open another when they need it.
+constexpr int kMaxIdleMs = 30 * 60'000;
+// On one connection; a trainer needs a handful.
+constexpr int kMaxConcurrentStreams = 1000;
 
 // A product of so many terms is done in some 20 µs, sooner than another thread has woken up.
 constexpr double kSmallWork = 1 << 21;
 
 // gRPC's plugins are chosen once a process.
-void EnablePlugins() {
+void EnablePlugins(const Options& options) {
   static std::once_flag once;
-  std::call_once(once, [] {
+  std::call_once(once, [&options] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    if (options.channelz) grpc::channelz::experimental::InitChannelzService();
   });
 }
 
@@ -115,11 +126,14 @@ void SetTransport(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kLeastPingIntervalMs);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kMaxIdleMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
 }
 
 struct Server::Rooms {
   Rooms(const Options& options, const Durability& durability, std::unique_ptr<Store> store,
-        std::unique_ptr<SharedMemoryDoor> door)
+        std::unique_ptr<SharedMemoryDoor> door, std::unique_ptr<Guard> guard)
       : store(std::move(store)),
         pool(std::make_unique<core::ComputePool>(options.compute_threads)),
         backend(pool.get()),
@@ -128,13 +142,23 @@ struct Server::Rooms {
         sessions(options.max_streams),
         once_calls(options.max_streams),
         door(std::move(door)),
-        factor_service(&registry, &sessions, &once_calls,
+        guard(std::move(guard)),
+        factor_service(this->guard.get(), &registry, &sessions, &once_calls,
                        {.registry = &registry,
                         .waiting_reads = &waiting_reads,
                         .stall_timeout = options.read_stall_timeout},
                        this->door.get()),
-        data_service(this->store.get()),
-        metrics(&registry, this->store.get(), &readiness, backend.name()) {}
+        data_service(this->guard.get(), this->store.get()),
+        metrics({.registry = &registry,
+                 .pool = pool.get(),
+                 .readiness = &readiness,
+                 .store = this->store.get(),
+                 .sessions = &sessions,
+                 .calls = &call_metrics,
+                 .guard = this->guard.get(),
+                 .tls_certificate = options.tls_cert,
+                 .backend = backend.name(),
+                 .factor_prefixes = options.metrics_factor_prefixes}) {}
 
   // Without calls by now.
   ~Rooms() {
@@ -162,9 +186,11 @@ struct Server::Rooms {
   OnceTable once_calls;
   WaitingReads waiting_reads;
   const std::unique_ptr<SharedMemoryDoor> door;  // null: no memory is shared
+  const std::unique_ptr<Guard> guard;
   FactorService factor_service;
   DataService data_service;
   Readiness readiness;
+  CallMetrics call_metrics;
   Metrics metrics;
 };
 
@@ -193,8 +219,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
     if (!opened.ok()) return opened.status();
     door = *std::move(opened);
   }
-  std::unique_ptr<Server> server(
-      new Server(std::make_unique<Rooms>(options, durability, std::move(store), std::move(door))));
+  auto guard = Guard::Open(options.identities);
+  if (!guard.ok()) return guard.status();
+  std::unique_ptr<Server> server(new Server(std::make_unique<Rooms>(
+      options, durability, std::move(store), std::move(door), *std::move(guard))));
   if (absl::Status status = server->ListenForHttp(options); !status.ok()) return status;
   if (durability.restore != nullptr) {
     server->rooms_->readiness.Set("recovering");
@@ -228,15 +256,32 @@ absl::Status Server::ListenForHttp(const Options& options) {
   return absl::OkStatus();
 }
 
+absl::Status Server::Reload() { return rooms_->guard->Reload(); }
+
 absl::Status Server::Listen(const Options& options) {
-  EnablePlugins();
+  EnablePlugins(options);
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (!options.tls_cert.empty()) {
+    auto tls = MakeTlsCredentials({.certificate = options.tls_cert,
+                                   .key = options.tls_key,
+                                   .client_ca = options.tls_client_ca});
+    if (!tls.ok()) return tls.status();
+    credentials = *std::move(tls);
+  }
   grpc::ServerBuilder builder;
   std::vector<int> ports(options.listen.size());
   for (size_t i = 0; i < ports.size(); ++i) {
     if (const auto path = SocketPath(options.listen[i])) {
       if (absl::Status status = CheckSocketIsFree(*path); !status.ok()) return status;
+      builder.AddListeningPort(options.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+    } else {
+      builder.AddListeningPort(options.listen[i], credentials, &ports[i]);
     }
-    builder.AddListeningPort(options.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+  }
+  if (http_server_ != nullptr) {  // else nobody asks
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(rooms_->call_metrics.NewInterceptorFactory());
+    builder.experimental().SetInterceptorCreators(std::move(creators));
   }
   builder.RegisterService(&rooms_->factor_service);
   builder.RegisterService(&rooms_->data_service);

@@ -65,6 +65,9 @@ class Server {
   // A channel without a socket.
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
+  // Reads the identities again. INVALID_ARGUMENT; what there was stays then.
+  absl::Status Reload();
+
   // Health and /readyz say that it serves no more; update streams, watches and whatever waits for a
   // step end UNAVAILABLE (SHUTTING_DOWN); transfers and other calls have `grace` to end and are
   // then cancelled. Returns when all have. The second call does nothing.

@@ -38,7 +38,7 @@ absl::Status Malformed(std::string_view message) {
 }
 
 // `step` is 0 for an open.
-std::string Identity(std::string_view factor, int tower, int64_t step) {
+std::string BatchName(std::string_view factor, int tower, int64_t step) {
   const std::string name = absl::StrFormat("factor %s, tower %d", core::Quote(factor), tower);
   return step == 0 ? name : absl::StrFormat("%s, step %d", name, step);
 }
@@ -55,7 +55,7 @@ v1::UpdateResponse Refusal(std::string_view factor, int tower, int64_t step,
   refused.set_tower(tower);
   refused.set_step(step);
   *refused.mutable_status() = ToRpcStatus(core::MakeError(
-      why.code(), absl::StrFormat("%s: %s", Identity(factor, tower, step), why.message()),
+      why.code(), absl::StrFormat("%s: %s", BatchName(factor, tower, step), why.message()),
       std::move(details)));
   return answer;
 }
@@ -97,8 +97,12 @@ absl::Status CheckNotNegative(std::string_view field, int64_t value) {
 }  // namespace
 
 Session::Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake,
-                 const SharedRegions* regions)
-    : registry_(registry), sessions_(sessions), wake_(std::move(wake)), regions_(regions) {}
+                 const SharedRegions* regions, Caller caller)
+    : registry_(registry),
+      sessions_(sessions),
+      wake_(std::move(wake)),
+      regions_(regions),
+      caller_(std::move(caller)) {}
 
 absl::Status Session::Receive(std::span<const std::string_view> message) {
   core::SmallCommit commit;
@@ -143,7 +147,7 @@ absl::Status Session::CheckGrammar(const v1::UpdateRequest& message) const {
       return absl::OkStatus();
     }
     const auto& [factor, tower] = batch_->tower;
-    expected = "rows or end of the batch begun: " + Identity(factor, tower, batch_->step);
+    expected = "rows or end of the batch begun: " + BatchName(factor, tower, batch_->step);
   } else {
     const bool alone =
         message.has_open() != message.has_want_durable() && !message.has_header() && !of_batch;
@@ -193,6 +197,9 @@ void Session::Open(const v1::Open& open) {
 }
 
 absl::Status Session::TryOpen(const TowerKey& key, const v1::Open& open) {
+  if (absl::Status status = caller_.Check(Permission::kUpdate, open.factor()); !status.ok()) {
+    return status;
+  }
   if (absl::Status status = CheckNotNegative("from", open.from()); !status.ok()) return status;
   if (absl::Status status = CheckNotNegative("through", open.through()); !status.ok()) {
     return status;
@@ -239,6 +246,9 @@ void Session::BeginBatch(const v1::BatchHeader& header) {
 }
 
 absl::Status Session::Admit(const v1::BatchHeader& header) {
+  if (absl::Status status = caller_.Check(Permission::kUpdate, header.factor()); !status.ok()) {
+    return status;
+  }
   std::optional<OpenTower> tower;
   {
     core::MutexLock lock(&mutex_);
@@ -320,6 +330,7 @@ void Session::OnHold(const std::shared_ptr<core::Factor>& factor, int tower, int
 }
 
 void Session::RefuseBatch(const absl::Status& why) {
+  registry_.activity().batches_refused.Add(why);
   batch_->pending = nullptr;
   Answer(Refusal(batch_->tower.first, batch_->tower.second, batch_->step, why));
 }

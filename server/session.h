@@ -20,6 +20,7 @@
 #include "core/factor_registry.h"
 #include "core/mutex.h"
 #include "fisherd/v1/update.pb.h"
+#include "server/auth/guard.h"
 #include "server/frame_decoder.h"
 #include "server/shared_regions.h"
 
@@ -47,7 +48,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   // Receive of this session has caused, and after Close. `registry`, `sessions` and `regions` must
   // outlive it; without the last (null) no memory is shared.
   Session(core::FactorRegistry& registry, SessionTable& sessions, std::function<void()> wake,
-          const SharedRegions* regions = nullptr);
+          const SharedRegions* regions = nullptr, Caller caller = Caller());
 
   // Takes the next message, in pieces that need live only as long as the call. An error is the end
   // of the stream: MALFORMED_FRAME, STREAM_SUPERSEDED, TOO_MANY_STREAMS, REGION_UNKNOWN, or what
@@ -112,6 +113,7 @@ class Session final : public core::ProgressListener, public std::enable_shared_f
   SessionTable& sessions_;
   const std::function<void()> wake_;
   const SharedRegions* const regions_;
+  const Caller caller_;
 
   core::Mutex receiving_;  // before mutex_, and before the locks of table and factors
   bool entered_ ABSL_GUARDED_BY(receiving_) = false;

@@ -36,6 +36,12 @@ class SessionTable {
   // It has ended.
   void Remove(const std::shared_ptr<Session>& session);
 
+  size_t streams() const {
+    core::MutexLock lock(&mutex_);
+    return sessions_.size();
+  }
+  size_t max_streams() const { return max_streams_; }
+
   // Ends all streams with UNAVAILABLE (SHUTTING_DOWN), and those to come.
   void Shutdown();
 
@@ -46,7 +52,7 @@ class SessionTable {
   };
 
   const size_t max_streams_;
-  core::Mutex mutex_;  // no session is called while it is held
+  mutable core::Mutex mutex_;  // no session is called while it is held
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   std::set<std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
   std::map<core::ClientId, Stream> streams_ ABSL_GUARDED_BY(mutex_);

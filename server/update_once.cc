@@ -107,11 +107,12 @@ void OnceTable::Shutdown() {
 UpdateOnce* UpdateOnce::Start(core::FactorRegistry& registry, OnceTable& calls,
                               grpc::CallbackServerContext* context,
                               const v1::UpdateOnceRequest* request,
-                              v1::UpdateOnceResponse* response) {
-  const std::shared_ptr<UpdateOnce> call(new UpdateOnce(calls, request, response));
+                              v1::UpdateOnceResponse* response, std::shared_ptr<void> place) {
+  const std::shared_ptr<UpdateOnce> call(new UpdateOnce(registry, calls, request, response));
   call->self_ = call;
+  call->place_ = std::move(place);
   // Without the lock: whoever loses the tower by it is told at once.
-  const absl::Status status = call->Claim(registry);
+  const absl::Status status = call->Claim();
   core::MutexLock lock(&call->mutex_);
   if (!status.ok()) {
     call->EndLocked(status);
@@ -126,10 +127,10 @@ UpdateOnce* UpdateOnce::Start(core::FactorRegistry& registry, OnceTable& calls,
   return call.get();
 }
 
-absl::Status UpdateOnce::Claim(core::FactorRegistry& registry) {
+absl::Status UpdateOnce::Claim() {
   const auto client = ClientIdOf(request_.client_id());
   if (!client.ok()) return client.status();
-  const auto factor = registry.Find(request_.header().factor());
+  const auto factor = registry_.Find(request_.header().factor());
   if (!factor.ok()) return factor.status();
   auto header = FromProto(request_.header());
   if (!header.ok()) return header.status();
@@ -161,7 +162,10 @@ void UpdateOnce::ProceedLocked(bool now) {
   if (finished_ || !claimed_) return;
   if (!sent_) {
     const absl::StatusOr<bool> sent = TrySend();
-    if (!sent.ok()) return EndLocked(sent.status());
+    if (!sent.ok()) {
+      registry_.activity().batches_refused.Add(sent.status());
+      return EndLocked(sent.status());
+    }
     sent_ = *sent;
   }
   if (const std::optional<absl::Status> status = TryAnswer(now)) EndLocked(*status);

@@ -75,10 +75,11 @@ class OnceTable {
 class UpdateOnce final : public grpc::ServerUnaryReactor,
                          public std::enable_shared_from_this<UpdateOnce> {
  public:
-  // For the service to return. All of them must outlive the call.
+  // For the service to return. All of them must outlive the call, which keeps `place`.
   static UpdateOnce* Start(core::FactorRegistry& registry, OnceTable& calls,
                            grpc::CallbackServerContext* context,
-                           const v1::UpdateOnceRequest* request, v1::UpdateOnceResponse* response);
+                           const v1::UpdateOnceRequest* request, v1::UpdateOnceResponse* response,
+                           std::shared_ptr<void> place = nullptr);
 
   // Something has changed: looks whether it ends the call.
   void Proceed();
@@ -90,11 +91,11 @@ class UpdateOnce final : public grpc::ServerUnaryReactor,
   void OnDone() override;
 
  private:
-  UpdateOnce(OnceTable& calls, const v1::UpdateOnceRequest* request,
+  UpdateOnce(core::FactorRegistry& registry, OnceTable& calls, const v1::UpdateOnceRequest* request,
              v1::UpdateOnceResponse* response)
-      : calls_(calls), request_(*request), response_(*response) {}
+      : registry_(registry), calls_(calls), request_(*request), response_(*response) {}
 
-  absl::Status Claim(core::FactorRegistry& registry);
+  absl::Status Claim();
   // False: there is no room yet. OnProgress follows when there is.
   absl::StatusOr<bool> TrySend() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // nullopt: there is nothing to answer yet.
@@ -103,10 +104,12 @@ class UpdateOnce final : public grpc::ServerUnaryReactor,
   void EndLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<grpc::Alarm> AnswerAt(absl::Time time);
 
+  core::FactorRegistry& registry_;
   OnceTable& calls_;
   const v1::UpdateOnceRequest& request_;  // gRPC's, until OnDone
   v1::UpdateOnceResponse& response_;
   std::shared_ptr<UpdateOnce> self_;
+  std::shared_ptr<void> place_;
 
   // Set by Claim.
   core::BatchHeader header_;

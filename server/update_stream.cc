@@ -10,14 +10,16 @@
 namespace fisherd::server {
 
 UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& sessions,
-                                  const SharedRegions* regions) {
+                                  const SharedRegions* regions, const Caller& caller,
+                                  std::shared_ptr<void> place) {
   const std::shared_ptr<UpdateStream> stream(new UpdateStream);
   stream->self_ = stream;
+  stream->place_ = std::move(place);
   // Others may wake the session at any time, also when the stream is no more.
   const auto wake = [weak = std::weak_ptr<UpdateStream>(stream)] {
     if (const auto woken = weak.lock()) woken->Proceed();
   };
-  stream->session_ = std::make_shared<Session>(registry, sessions, wake, regions);
+  stream->session_ = std::make_shared<Session>(registry, sessions, wake, regions, caller);
   if (absl::Status status = sessions.Add(stream->session_); !status.ok()) {
     stream->session_->Close(std::move(status));
   }

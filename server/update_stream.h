@@ -11,6 +11,7 @@
 #include "core/mutex.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/auth/guard.h"
 #include "server/session.h"
 #include "server/session_table.h"
 #include "server/shared_regions.h"
@@ -26,9 +27,10 @@ class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
                            public std::enable_shared_from_this<UpdateStream> {
  public:
   // For WithRawCallbackMethod_Update's handler to return. What it is given must outlive the server;
-  // `regions` may be null.
+  // `regions` may be null. Keeps `place` as long as it lives.
   static UpdateStream* Start(core::FactorRegistry& registry, SessionTable& sessions,
-                             const SharedRegions* regions);
+                             const SharedRegions* regions, const Caller& caller,
+                             std::shared_ptr<void> place);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -45,6 +47,7 @@ class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   bool StartOperations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::shared_ptr<UpdateStream> self_;
+  std::shared_ptr<void> place_;
   std::shared_ptr<Session> session_;
 
   core::Mutex mutex_;                                        // before the session's locks

@@ -20,6 +20,7 @@
 #include "core/tensor.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
+#include "server/json.h"
 #include "server/store/background.h"
 #include "server/store/direct_file.h"
 #include "server/store/disk_error.h"
@@ -35,23 +36,9 @@ constexpr int64_t kMaxHeaderBytes = 64 << 20;
 
 int64_t ChecksumCount(int64_t bytes) { return (bytes + kChecksumBytes - 1) / kChecksumBytes; }
 
-std::string Quoted(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      quoted += {'\\', c};
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      absl::StrAppendFormat(&quoted, "\\u%04x", static_cast<int>(c));
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + "\"";
-}
-
-std::string TensorEntry(std::string_view name, const char* dtype, const std::string& shape,
+std::string TensorEntry(const std::string& name, const char* dtype, const std::string& shape,
                         int64_t begin, int64_t end) {
-  return absl::StrCat(",", Quoted(name), ":{\"dtype\":\"", dtype, "\",\"shape\":[", shape,
+  return absl::StrCat(",", JsonString(name), ":{\"dtype\":\"", dtype, "\",\"shape\":[", shape,
                       "],\"data_offsets\":[", begin, ",", end, "]}");
 }
 
@@ -62,7 +49,7 @@ std::string HeaderOf(std::span<const NamedMatrix> tensors,
   std::string json = "{\"__metadata__\":{";
   const char* separator = "";
   for (const auto& [key, value] : metadata) {
-    absl::StrAppend(&json, std::exchange(separator, ","), Quoted(key), ":", Quoted(value));
+    absl::StrAppend(&json, std::exchange(separator, ","), JsonString(key), ":", JsonString(value));
   }
   json += "}";
   int64_t offset = 0;
@@ -208,7 +195,8 @@ absl::StatusOr<std::vector<Entry>> ParseEntries(const google::protobuf::Struct& 
   for (const auto& [name, value] : header.fields()) {
     if (name == "__metadata__") continue;
     auto entry = ParseEntry(name, value);
-    if (!entry.has_value()) return NotOurs(absl::StrCat("its header is wrong at ", Quoted(name)));
+    if (!entry.has_value())
+      return NotOurs(absl::StrCat("its header is wrong at ", JsonString(name)));
     entries.push_back(*std::move(entry));
   }
   std::sort(entries.begin(), entries.end(),
@@ -350,7 +338,8 @@ absl::StatusOr<TensorFileHeader> ReadTensorFileHeader(const std::string& path) {
   TensorFileHeader result;
   for (const Entry& entry : *entries) {
     const auto shape = ShapeOf(entry);
-    if (!shape.has_value()) return NotOurs(absl::StrCat(Quoted(entry.name), " is not a matrix"));
+    if (!shape.has_value())
+      return NotOurs(absl::StrCat(JsonString(entry.name), " is not a matrix"));
     store::v1::Place place;
     place.set_offset(data + entry.begin);
     place.set_bytes(shape->bytes());
