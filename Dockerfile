@@ -23,4 +23,7 @@ COPY --from=build /image/bin/ /usr/local/bin/
 USER 65532:65532
 VOLUME /var/lib/fisherd
 EXPOSE 7600 7601
-ENTRYPOINT ["fisherd", "--listen=0.0.0.0:7600", "--http=0.0.0.0:7601"]
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s CMD ["fisherctl", "health"]
+# A container is reached through what its owner publishes: give it TLS (docs/security.md) or keep it on a network of its own.
+ENV FISHERD_LISTEN=0.0.0.0:7600 FISHERD_HTTP=0.0.0.0:7601 FISHERD_INSECURE=true
+ENTRYPOINT ["fisherd"]

@@ -29,8 +29,8 @@ class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
   // For WithRawCallbackMethod_Update's handler to return. What it is given must outlive the server;
   // `regions` may be null. Keeps `place` as long as it lives.
   static UpdateStream* Start(core::FactorRegistry& registry, SessionTable& sessions,
-                             const SharedRegions* regions, const Caller& caller,
-                             std::shared_ptr<void> place);
+                             const SharedRegions* regions, const Caller& caller = Caller(),
+                             std::shared_ptr<void> place = nullptr);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;

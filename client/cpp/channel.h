@@ -3,14 +3,24 @@
 #ifndef FISHERD_CLIENT_CHANNEL_H_
 #define FISHERD_CLIENT_CHANNEL_H_
 
+#include <grpcpp/channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <memory>
 #include <random>
+#include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "fisherd/client.h"
 
 namespace fisherd {
+
+// A channel as ClientOptions have it. INVALID_ARGUMENT for a token that others could read on its
+// way.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
+                                                           const ClientOptions& options);
 
 // Of Client::Connect's channels: a peer that dies without a word is noticed within 30 s, one that
 // comes back within 10 s, and small calls that do no harm twice are repeated by gRPC.

@@ -28,6 +28,12 @@ struct Command {
 const std::vector<Flag>& GlobalFlags() {
   static const auto* const flags = new std::vector<Flag>{
       {"server", "ADDR", "HOST:PORT or unix:PATH (default: $FISHERD_SERVER, or localhost:7600)"},
+      {"token-file", "FILE", "file with a bearer token (default: $FISHERCTL_TOKEN_FILE)"},
+      {"tls", "", "encrypt, and trust the system's certificates"},
+      {"tls-ca", "FILE", "encrypt, and trust these (PEM; default: $FISHERCTL_TLS_CA)"},
+      {"tls-cert", "FILE", "this client's certificate (PEM; default: $FISHERCTL_TLS_CERT)"},
+      {"tls-key", "FILE", "its key (PEM; default: $FISHERCTL_TLS_KEY)"},
+      {"tls-server-name", "NAME", "what the server's certificate names it, if not the address"},
       {"json", "", "answer in JSON"},
       {"help", "", "say how this is used"},
       {"version", "", "print the version"},

@@ -34,10 +34,9 @@ absl::Status FileError(const std::string& what, const fs::path& path) {
 
 class DataCommands {
  public:
-  DataCommands(const std::string& server, Client& client, const CommandLine& line,
-               std::ostream& out, std::ostream& err, bool err_is_terminal)
-      : stub_(v1::DataService::NewStub(
-            grpc::CreateChannel(server, grpc::InsecureChannelCredentials()))),
+  DataCommands(const std::shared_ptr<grpc::Channel>& channel, Client& client,
+               const CommandLine& line, std::ostream& out, std::ostream& err, bool err_is_terminal)
+      : stub_(v1::DataService::NewStub(channel)),
         client_(client),
         line_(line),
         out_(out),
@@ -261,9 +260,10 @@ bool IsDataCommand(std::string_view command) {
   return false;
 }
 
-absl::Status RunDataCommand(const std::string& server, Client& client, const CommandLine& line,
-                            std::ostream& out, std::ostream& err, bool err_is_terminal) {
-  return DataCommands(server, client, line, out, err, err_is_terminal).Run();
+absl::Status RunDataCommand(const std::shared_ptr<grpc::Channel>& channel, Client& client,
+                            const CommandLine& line, std::ostream& out, std::ostream& err,
+                            bool err_is_terminal) {
+  return DataCommands(channel, client, line, out, err, err_is_terminal).Run();
 }
 
 }  // namespace fisherd::ctl

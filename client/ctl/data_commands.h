@@ -3,6 +3,9 @@
 #ifndef FISHERD_CTL_DATA_COMMANDS_H_
 #define FISHERD_CTL_DATA_COMMANDS_H_
 
+#include <grpcpp/channel.h>
+
+#include <memory>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -16,10 +19,11 @@ namespace fisherd::ctl {
 // snapshot, generations, restore, export, import, backup.
 bool IsDataCommand(std::string_view command);
 
-// Runs one of them; `client` is connected to the same server. Answers go to `out`, progress to
+// Runs one of them; `client` uses the same channel. Answers go to `out`, progress to
 // `err`.
-absl::Status RunDataCommand(const std::string& server, Client& client, const CommandLine& line,
-                            std::ostream& out, std::ostream& err, bool err_is_terminal);
+absl::Status RunDataCommand(const std::shared_ptr<grpc::Channel>& channel, Client& client,
+                            const CommandLine& line, std::ostream& out, std::ostream& err,
+                            bool err_is_terminal);
 
 }  // namespace fisherd::ctl
 

@@ -3,11 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
+#include <memory>
 #include <optional>
+#include <sstream>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cpp/channel.h"
 #include "client/ctl/command_line.h"
 #include "client/ctl/data_commands.h"
 #include "client/ctl/npy.h"
@@ -28,6 +34,7 @@ struct Context {
   std::ostream& out;
   std::ostream& err;
   const bool err_is_terminal;
+  const std::shared_ptr<grpc::Channel> channel;
 
   bool json() const { return line.has("json"); }
   const std::string& name() const { return line.arguments[0]; }
@@ -38,10 +45,55 @@ struct Context {
   }
 };
 
-std::string ServerAddress(const CommandLine& line) {
-  if (const auto flag = line.flags.find("server"); flag != line.flags.end()) return flag->second;
-  const char* environment = std::getenv("FISHERD_SERVER");
-  return environment != nullptr && *environment != '\0' ? environment : kDefaultServer;
+// A flag, or else a variable of the environment, or else `otherwise`.
+std::string FlagOr(const CommandLine& line, std::string_view name, const char* variable,
+                   const char* otherwise = "") {
+  if (const auto flag = line.flags.find(name); flag != line.flags.end()) return flag->second;
+  const char* const environment = std::getenv(variable);
+  return environment != nullptr && *environment != '\0' ? environment : otherwise;
+}
+
+// The contents of the file that FlagOr names; nothing if it names none.
+absl::Status ReadFile(const CommandLine& line, std::string_view flag, const char* variable,
+                      std::string& contents) {
+  const std::string path = FlagOr(line, flag, variable);
+  if (path.empty()) return absl::OkStatus();
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file || text.str().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", std::string(flag), ": cannot read anything from ", path));
+  }
+  contents = text.str();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ClientOptions> OptionsOf(const CommandLine& line) {
+  ClientOptions options{.connect_timeout = absl::Seconds(5)};
+  Tls tls;
+  absl::Status status = ReadFile(line, "token-file", "FISHERCTL_TOKEN_FILE", options.token);
+  status.Update(ReadFile(line, "tls-ca", "FISHERCTL_TLS_CA", tls.root_certificates));
+  status.Update(ReadFile(line, "tls-cert", "FISHERCTL_TLS_CERT", tls.certificate_chain));
+  status.Update(ReadFile(line, "tls-key", "FISHERCTL_TLS_KEY", tls.private_key));
+  if (!status.ok()) return status;
+  absl::StripAsciiWhitespace(&options.token);  // an editor's line break is not part of it
+  if (const auto name = line.flags.find("tls-server-name"); name != line.flags.end()) {
+    tls.server_name = name->second;
+  }
+  if (line.has("tls") || !tls.root_certificates.empty()) options.tls = std::move(tls);
+  return options;
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectTo(const std::string& server,
+                                                         const ClientOptions& options) {
+  auto channel = MakeChannel(server, options);
+  if (!channel.ok()) return channel;
+  if ((*channel)->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
+    return channel;
+  }
+  return absl::UnavailableError(absl::StrCat("no server answers at ", server, " within ",
+                                             absl::FormatDuration(options.connect_timeout)));
 }
 
 std::optional<double> ParseNumber(const std::string& text) {
@@ -92,11 +144,10 @@ absl::Status Describe(Client& client, Context& context) {
 
 // What is printed is seen at once, though it goes to a pipe or a file.
 absl::Status Watch(Context& context, int64_t count) {
-  return WatchFactors(ServerAddress(context.line), context.first_or_empty(), count,
-                      [&context](const v1::FactorEvent& event) {
-                        context.out << (context.json() ? JsonLine(event) : EventLine(event))
-                                    << std::flush;
-                      });
+  return WatchFactors(
+      context.channel, context.first_or_empty(), count, [&context](const v1::FactorEvent& event) {
+        context.out << (context.json() ? JsonLine(event) : EventLine(event)) << std::flush;
+      });
 }
 
 template <typename Scalar>
@@ -190,8 +241,8 @@ absl::StatusOr<Numbers> ParseNumbers(const CommandLine& line) {
 absl::Status Execute(Client& client, Context& context, const Numbers& numbers) {
   const std::string& command = context.line.command;
   if (IsDataCommand(command)) {
-    return RunDataCommand(ServerAddress(context.line), client, context.line, context.out,
-                          context.err, context.err_is_terminal);
+    return RunDataCommand(context.channel, client, context.line, context.out, context.err,
+                          context.err_is_terminal);
   }
   if (command == "list") return List(client, context);
   if (command == "describe") return Describe(client, context);
@@ -247,11 +298,18 @@ int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
   }
   const absl::StatusOr<Numbers> numbers = ParseNumbers(*line);
   if (!numbers.ok()) return Misused(err, numbers.status());
-  absl::StatusOr<Client> client =
-      Client::Connect(ServerAddress(*line), {.connect_timeout = absl::Seconds(5)});
-  if (!client.ok()) return Complain(err, client.status());
-  Context context{.line = *line, .out = out, .err = err, .err_is_terminal = err_is_terminal};
-  const absl::Status status = Execute(*client, context, *numbers);
+  const absl::StatusOr<ClientOptions> options = OptionsOf(*line);
+  if (!options.ok()) return Misused(err, options.status());
+  const auto channel =
+      ConnectTo(FlagOr(*line, "server", "FISHERD_SERVER", kDefaultServer), *options);
+  if (!channel.ok()) return Complain(err, channel.status());
+  Client client = Client::FromChannel(*channel, *options);
+  Context context{.line = *line,
+                  .out = out,
+                  .err = err,
+                  .err_is_terminal = err_is_terminal,
+                  .channel = *channel};
+  const absl::Status status = Execute(client, context, *numbers);
   return status.ok() ? kDone : Complain(err, status);
 }
 

@@ -7,10 +7,9 @@
 
 namespace fisherd::ctl {
 
-absl::Status WatchFactors(const std::string& server, const std::string& prefix, int64_t count,
-                          const std::function<void(const v1::FactorEvent&)>& print) {
-  const auto stub =
-      v1::FactorService::NewStub(grpc::CreateChannel(server, grpc::InsecureChannelCredentials()));
+absl::Status WatchFactors(const std::shared_ptr<grpc::Channel>& channel, const std::string& prefix,
+                          int64_t count, const std::function<void(const v1::FactorEvent&)>& print) {
+  const auto stub = v1::FactorService::NewStub(channel);
   grpc::ClientContext context;
   v1::WatchRequest request;
   request.set_prefix(prefix);

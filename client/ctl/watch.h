@@ -3,8 +3,11 @@
 #ifndef FISHERD_CTL_WATCH_H_
 #define FISHERD_CTL_WATCH_H_
 
+#include <grpcpp/channel.h>
+
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,8 +17,8 @@ namespace fisherd::ctl {
 
 // Gives `print` the events of the factors whose names start with `prefix`, until `count` have come
 // (0: without end) or the server ends the stream.
-absl::Status WatchFactors(const std::string& server, const std::string& prefix, int64_t count,
-                          const std::function<void(const v1::FactorEvent&)>& print);
+absl::Status WatchFactors(const std::shared_ptr<grpc::Channel>& channel, const std::string& prefix,
+                          int64_t count, const std::function<void(const v1::FactorEvent&)>& print);
 
 }  // namespace fisherd::ctl
 

@@ -12,6 +12,16 @@ TEST(LogTest, ALineHasTimeLevelAndMessage) {
             "2023-11-14T22:13:20.123Z WARNING two lines\n");
 }
 
+TEST(LogTest, FieldsAndJson) {
+  const absl::Time time = absl::FromUnixMillis(1'700'000'000'123);
+  const LogFields fields = {{"identity", "a \"b\""}, {"trace", "0af7"}};
+  EXPECT_EQ(LogLine(time, LogLevel::kAudit, "m", LogFormat::kText, fields),
+            "2023-11-14T22:13:20.123Z AUDIT m identity=a \"b\" trace=0af7\n");
+  EXPECT_EQ(LogLine(time, LogLevel::kDebug, "two\nlines \x01\xff", LogFormat::kJson, fields),
+            "{\"time\":\"2023-11-14T22:13:20.123Z\",\"level\":\"DEBUG\",\"message\":"
+            "\"two\\u000alines \\u0001?\",\"identity\":\"a \\\"b\\\"\",\"trace\":\"0af7\"}\n");
+}
+
 TEST(LogTest, MessagesBelowTheLevelAreDropped) {
   testing::internal::CaptureStderr();
   SetLogLevel(LogLevel::kWarning);

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
+#include <algorithm>
 #include <set>
 #include <sstream>
 
@@ -17,10 +17,14 @@ using ::testing::Not;
 
 class MetricsTest : public core::FactorTest {
  protected:
-  std::string Text() const { return metrics_.Text(); }
+  std::string Text() { return metrics_.Text(); }
 
   Readiness readiness_;
-  const Metrics metrics_{&*registry_, nullptr, &readiness_, "a \"backend\""};
+  Metrics metrics_{{.registry = &*registry_,
+                    .pool = &*pool_,
+                    .readiness = &readiness_,
+                    .backend = "a \"backend\"",
+                    .factor_prefixes = {"watched/", "watched/a"}}};
 };
 
 TEST_F(MetricsTest, SaysWhatThereIs) {
@@ -44,23 +48,78 @@ TEST_F(MetricsTest, FollowsReadiness) {
 TEST_F(MetricsTest, EveryFamilyIsWhole) {
   std::istringstream text(Text());
   std::set<std::string> families;
-  std::string family, line;
+  std::string family, type, line;
   while (std::getline(text, line)) {
     std::istringstream words(line);
     std::string first, second, name;
-    words >> first >> second >> name;
+    words >> first >> second >> name >> type;
     if (first == "#" && second == "HELP") {
       family = name;
       EXPECT_TRUE(families.insert(name).second) << name;
       EXPECT_TRUE(line.ends_with(".")) << line;
+      EXPECT_TRUE(name.starts_with("fisherd_") || name.starts_with("process_")) << name;
     } else if (first == "#") {
       EXPECT_EQ(name, family);
     } else {
-      EXPECT_EQ(first.substr(0, first.find('{')), family);
-      EXPECT_TRUE(first.starts_with("fisherd_")) << line;
+      const std::string sample = first.substr(0, first.find('{'));
+      const std::string suffix = sample.substr(std::min(family.size(), sample.size()));
+      EXPECT_TRUE(sample.starts_with(family)) << line;
+      EXPECT_THAT(suffix, testing::AnyOf("", "_bucket", "_sum", "_count")) << line;
     }
   }
   EXPECT_GT(families.size(), 5);
+}
+
+TEST_F(MetricsTest, CountsWhatBecomesOfBatchesAndSteps) {
+  const auto factor = Create("f", Golden(2));
+  const auto first = OpenTower(*factor, 0, 1);
+  const auto second = OpenTower(*factor, 1, 2);
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, first.get()).ok());
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 0), golden_batch_, first.get()).ok());  // again
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2, 1), golden_batch_, second.get()).ok());
+  ASSERT_TRUE(ReadAfter(*factor, 1).ok());
+  const core::Version version = factor->Describe().version;
+  ASSERT_TRUE(Read(*factor, {.if_version_not = version}).ok());
+  ASSERT_FALSE(Read(*factor, {.op = {.kind = core::OperatorKind::kMatpower,
+                                     .exponent = -1,
+                                     .damping = std::string("none")}})
+                   .ok());
+  const std::string text = Text();
+  for (const char* line :
+       {"fisherd_steps_total{outcome=\"whole\"} 1", "fisherd_steps_total{outcome=\"failed\"} 0",
+        "fisherd_batches_total{outcome=\"accepted\"} 2",
+        "fisherd_batches_total{outcome=\"duplicate\"} 1", "fisherd_batch_rows_total 4",
+        "fisherd_gather_wait_seconds_count 1", "fisherd_commit_seconds_count{phase=\"compute\"} 1",
+        "fisherd_commit_seconds_count{phase=\"record\"} 0",
+        "fisherd_commit_seconds_bucket{phase=\"compute\",le=\"+Inf\"} 1",
+        "fisherd_reads_total{outcome=\"full\"} 1", "fisherd_reads_total{outcome=\"unchanged\"} 1",
+        "fisherd_reads_total{outcome=\"error\"} 1", "fisherd_compute_threads 2"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("\n") + line + "\n"));
+  }
+}
+
+TEST_F(MetricsTest, FactorsThatWereChosenHaveFiguresOfTheirOwn) {
+  Create("other", Golden());
+  const auto factor = Create("watched/a", Golden());
+  EXPECT_THAT(Text(), Not(HasSubstr("update_age_seconds{")));
+  const auto stream = OpenTower(*factor, 0);
+  ASSERT_TRUE(registry_->SetDamping("d", 2.0).ok());
+  core::OperatorSpec op = {
+      .kind = core::OperatorKind::kMatpower, .exponent = -1, .damping = std::string("d")};
+  ASSERT_TRUE(registry_->Register("watched/a", op, {}).ok());
+  ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, stream.get()).ok());
+  ASSERT_TRUE(ReadAfter(*factor, 1).ok());
+  const std::string text = Text();
+  for (const char* line : {"fisherd_factor_last_step{factor=\"watched/a\"} 1",
+                           "fisherd_factor_effective_weight{factor=\"watched/a\"} 0.5",
+                           "fisherd_factor_covariance{factor=\"watched/a\",stat=\"min\"} 0.625",
+                           "fisherd_factor_covariance{factor=\"watched/a\",stat=\"max\"} 34"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("\n") + line + "\n"));
+  }
+  EXPECT_THAT(text, HasSubstr("fisherd_factor_update_age_seconds{factor=\"watched/a\"} "));
+  EXPECT_THAT(text, HasSubstr("fisherd_factor_damping_to_mean_ratio{factor=\"watched/a\","
+                              "damping=\"d\"} 0.195"));  // 2 by 61.25/6
+  EXPECT_THAT(text, Not(HasSubstr("factor=\"other\"")));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/command_line.h"
 
 namespace fisherd::server {
 namespace {
@@ -17,7 +18,8 @@ absl::StatusOr<CommandLine> Parse(const std::vector<const char*>& arguments) {
   Options defaults;
   defaults.state_budget = 100;
   defaults.batch_budget = 50;
-  return ParseCommandLine(arguments, defaults);
+  return ParseCommandLine(
+      arguments, [](const std::string&) { return nullptr; }, defaults);
 }
 
 TEST(OptionsTest, WithoutFlagsTheDefaultsStand) {
@@ -32,8 +34,8 @@ TEST(OptionsTest, WithoutFlagsTheDefaultsStand) {
 
 TEST(OptionsTest, EveryFlagReachesItsField) {
   const auto line =
-      Parse({"--listen=[::]:0", "--port-file", "/tmp/port", "--state-budget=4GiB", "--batch-budget",
-             "512MiB", "--compute-threads=3", "--window=7", "--max-streams=9",
+      Parse({"--listen=[::]:0", "--insecure", "--port-file", "/tmp/port", "--state-budget=4GiB",
+             "--batch-budget", "512MiB", "--compute-threads=3", "--window=7", "--max-streams=9",
              "--read-stall-timeout=1m30s", "--shutdown-grace=0s", "--log-level=warning",
              "--shared-memory=/run/memory", "--shared-memory-limit=2GiB"});
   ASSERT_TRUE(line.ok()) << line.status();
@@ -99,7 +101,13 @@ TEST(OptionsTest, WhatIsWrongIsNamed) {
       {{"--read-stall-timeout=60"}, "expected a duration"},
       {{"--shutdown-grace=-1s"}, "expected a duration"},
       {{"--shutdown-grace=inf"}, "to 24h"},
-      {{"--log-level=debug"}, "expected info, warning or error"},
+      {{"--log-level=loud"}, "expected debug, info, warning or error"},
+      {{"--log-format=xml"}, "expected text or json"},
+      {{"--insecure=yes"}, "expected true or false"},
+      {{"--tls-cert="}, "expected the path of a file"},
+      {{"--tls-cert=a"}, "tls-cert and tls-key go together"},
+      {{"--tls-client-ca=a"}, "tls-client-ca needs tls-cert and tls-key"},
+      {{"--listen=127.0.0.1:0,[::]:1"}, "listen: [::]:1 can be reached by other machines"},
   };
   for (const BadLine& line : lines) {
     const auto parsed = Parse(line.arguments);

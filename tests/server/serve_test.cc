@@ -17,6 +17,8 @@
 namespace fisherd::server {
 namespace {
 
+absl::StatusOr<CommandLine> Unread() { return absl::UnavailableError("nobody reads it again"); }
+
 // Each runs Serve in a process of its own.
 class ServeDeathTest : public testing::Test {
  protected:
@@ -37,7 +39,7 @@ class ServeDeathTest : public testing::Test {
       while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
       kill(getpid(), signal);
     }).detach();
-    _exit(Serve(options_));
+    _exit(Serve({.options = options_, .written = {}}, Unread));
   }
 
   // Of the process that the death test began in: its child makes the files.
@@ -61,20 +63,52 @@ TEST_F(ServeDeathTest, ListeningToTheWorldIsWarnedOf) {
   options_.listen = {"unix:" + path_, "0.0.0.0:0"};
   EXPECT_EXIT(ServeUntil(SIGTERM), testing::ExitedWithCode(0),
               "serves at unix:.*, 0.0.0.0:0, port .*"
+              "WARNING what is said at 0.0.0.0:0 can be heard.*"
               "WARNING whoever reaches 0.0.0.0:0 can read and change every factor");
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
+// SIGHUP takes over what a running server can, and says what it cannot.
+TEST_F(ServeDeathTest, SighupReadsAgain) {
+  const auto serve = [this] {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    std::thread([this] {
+      while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
+      kill(getpid(), SIGHUP);
+      while (!std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
+      kill(getpid(), SIGHUP);
+      while (std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
+      kill(getpid(), SIGTERM);
+    }).detach();
+    const auto read = [this]() -> absl::StatusOr<CommandLine> {
+      if (std::filesystem::exists(path_ + ".reloaded")) {
+        std::filesystem::remove(path_ + ".reloaded");
+        return absl::InvalidArgumentError("a bad line");
+      }
+      std::ofstream(path_ + ".reloaded") << "yes";
+      CommandLine anew{.options = options_, .written = {{"window", "7"}}};
+      anew.options.log_format = LogFormat::kJson;
+      return anew;
+    };
+    _exit(Serve({.options = options_, .written = {}}, read));
+  };
+  EXPECT_EXIT(serve(), testing::ExitedWithCode(0),
+              "\"message\":\"reloaded\"}.*only a restart takes over: window.*"
+              "nothing was reloaded: a bad line.*shut down");
+}
+
 TEST_F(ServeDeathTest, APortFileNeedsAPort) {
   options_.listen = {"unix:" + path_};
-  EXPECT_EXIT(_exit(Serve(options_)), testing::ExitedWithCode(1),
-              "ERROR there is no port for the port file");
+  EXPECT_EXIT(_exit(Serve({.options = options_, .written = {}}, Unread)),
+              testing::ExitedWithCode(1), "ERROR there is no port for the port file");
 }
 
 TEST_F(ServeDeathTest, WhatCannotServeSaysWhy) {
   options_.port_file = "/no such folder/port";
-  EXPECT_EXIT(_exit(Serve(options_)), testing::ExitedWithCode(1),
-              "ERROR cannot write the port file /no such folder/port");
+  EXPECT_EXIT(_exit(Serve({.options = options_, .written = {}}, Unread)),
+              testing::ExitedWithCode(1), "ERROR cannot write the port file /no such folder/port");
 }
 
 // The stream of a client that never goes holds the first shutdown up for its grace.
@@ -112,7 +146,7 @@ TEST_F(ServeDeathTest, ASecondSignalEndsItAtOnce) {
         kill(getpid(), SIGTERM);
       }
     }).detach();
-    _exit(Serve(options_));
+    _exit(Serve({.options = options_, .written = {}}, Unread));
   };
   EXPECT_EXIT(serve(), testing::ExitedWithCode(1), "a second one ends at once");
 }

@@ -39,10 +39,23 @@ class Channel;
 
 namespace fisherd {
 
+// How to encrypt, and whom to trust: texts in PEM form.
+struct Tls {
+  std::string root_certificates = {};  // of those who may vouch for the server; empty: the system's
+  // This client's own, for a server that asks for them.
+  std::string private_key = {};
+  std::string certificate_chain = {};
+  std::string server_name = {};  // that its certificate has, where that is not the address
+};
+
 struct ClientOptions {
   // How long Connect waits for the server, and how long a call may take that moves no tensors.
   absl::Duration connect_timeout = absl::Seconds(10);
   absl::Duration call_timeout = absl::Seconds(30);
+  std::optional<Tls> tls = {};  // absent: nothing is encrypted
+  // Sent with every call as `authorization: Bearer …`; empty: none. Over TLS, or to this machine:
+  // Connect fails with INVALID_ARGUMENT otherwise.
+  std::string token = {};
 };
 
 // Sizes of a fully-connected layer.
