@@ -44,8 +44,8 @@ constexpr int kLeastPingIntervalMs = 10'000;
 constexpr int kHandshakeTimeoutMs = 20'000;
 // A connection without calls is closed after so long; clients open another when they need it.
 constexpr int kMaxIdleMs = 30 * 60'000;
-// On one connection; a trainer needs a handful.
-constexpr int kMaxConcurrentStreams = 1000;
+// On one connection; a trainer needs a handful, and each costs some 14 KiB.
+constexpr int kMaxConcurrentStreams = 256;
 
 // A product of so many terms is done in some 20 µs, sooner than another thread has woken up.
 constexpr double kSmallWork = 1 << 21;
@@ -118,6 +118,9 @@ absl::Status WritePortFile(const std::string& path, int port) {
 }  // namespace
 
 void SetTransport(grpc::ServerBuilder& builder) {
+  // gRPC unpacks a message before it looks at its size, and tensors do not get smaller.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // With it, a stream that nobody reads takes in tens of MiB; without, little more than a message.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);

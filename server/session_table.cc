@@ -40,9 +40,18 @@ absl::Status TooManyStreams(size_t max_streams) {
 }  // namespace
 
 absl::Status SessionTable::Add(std::shared_ptr<Session> session) {
-  core::MutexLock lock(&mutex_);
-  if (shutting_down_) return ShuttingDown();
-  sessions_.insert(std::move(session));
+  std::shared_ptr<Session> oldest;
+  {
+    core::MutexLock lock(&mutex_);
+    if (shutting_down_) return ShuttingDown();
+    sessions_.insert(session);
+    nobodys_.push_back(std::move(session));
+    if (nobodys_.size() > max_streams_) {
+      oldest = std::move(nobodys_.front());
+      nobodys_.pop_front();
+    }
+  }
+  if (oldest != nullptr) oldest->Close(TooManyStreams(max_streams_));
   return absl::OkStatus();
 }
 
@@ -52,6 +61,7 @@ absl::Status SessionTable::Enter(const core::ClientId& client, uint64_t stream,
   {
     core::MutexLock lock(&mutex_);
     if (shutting_down_) return ShuttingDown();
+    std::erase(nobodys_, session);
     if (const auto it = streams_.find(client); it != streams_.end()) {
       if (stream <= it->second.number) return Superseded(stream, it->second.number);
       older = std::exchange(it->second, {stream, session});
@@ -68,6 +78,7 @@ absl::Status SessionTable::Enter(const core::ClientId& client, uint64_t stream,
 void SessionTable::Remove(const std::shared_ptr<Session>& session) {
   core::MutexLock lock(&mutex_);
   sessions_.erase(session);
+  std::erase(nobodys_, session);
   std::erase_if(streams_, [&](const auto& entry) { return entry.second.session == session; });
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -24,7 +25,9 @@ class SessionTable {
   // `max_streams` (≥ 1) clients at once.
   explicit SessionTable(size_t max_streams) : max_streams_(max_streams) {}
 
-  // A stream has begun; nobody knows whose. UNAVAILABLE (SHUTTING_DOWN) after Shutdown.
+  // A stream has begun; nobody knows whose. There are at most max_streams of such: the oldest, which
+  // has had more time than anybody needs to say who it is, gives way to a new one
+  // (RESOURCE_EXHAUSTED, TOO_MANY_STREAMS). UNAVAILABLE (SHUTTING_DOWN) after Shutdown.
   absl::Status Add(std::shared_ptr<Session> session);
 
   // It is `client`'s. Closes an older stream of the same client before it returns.
@@ -55,6 +58,7 @@ class SessionTable {
   mutable core::Mutex mutex_;  // no session is called while it is held
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   std::set<std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Session>> nobodys_ ABSL_GUARDED_BY(mutex_);  // the oldest first
   std::map<core::ClientId, Stream> streams_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -57,6 +57,22 @@ TEST_F(SessionTableTest, AStreamThatIsNotNewerIsRefused) {
   Join(1, 3);
 }
 
+TEST_F(SessionTableTest, WhoDoesNotSayWhoHeIsGivesWay) {
+  std::vector<std::unique_ptr<Trainer>> silent;
+  for (int i = 0; i < 8; ++i) silent.push_back(std::make_unique<Trainer>(*registry_, table_));
+  const auto named = Join(1);  // is in, and no longer one of them
+  EXPECT_FALSE(silent[0]->session().closed().has_value() &&
+               silent[1]->session().closed().has_value());
+  Trainer more(*registry_, table_);
+  Trainer most(*registry_, table_);
+  ASSERT_TRUE(silent[0]->session().closed().has_value());
+  ExpectEnd(*silent[0]->session().closed(), absl::StatusCode::kResourceExhausted,
+            core::reason::kTooManyStreams, "the server has 8 streams");
+  EXPECT_FALSE(silent[7]->session().closed().has_value());
+  EXPECT_FALSE(named->session().closed().has_value());
+  EXPECT_TRUE(silent[7]->Send(HelloMessage(2)).ok());
+}
+
 TEST_F(SessionTableTest, ThereIsAMaximumOfStreams) {
   std::vector<std::unique_ptr<Trainer>> trainers;
   for (int client = 1; client <= 8; ++client) trainers.push_back(Join(client));

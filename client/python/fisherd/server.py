@@ -52,7 +52,7 @@ class Server:
         if len(os.fsencode(door)) < _LONGEST_SOCKET:
             flags.setdefault("shared_memory", door)
         port_file = folder / "port"
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
+        arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in flags.items() if value is not None]
         command = [_find(binary), f"--listen={listen}", f"--port-file={port_file}", *arguments]
         try:
             with self._log.open("wb") as log:
@@ -120,6 +120,11 @@ class Server:
                 raise UnavailableError(message)
             time.sleep(0.005)
         return int(port_file.read_text())
+
+
+def _text(value: Any) -> str:
+    """Return a flag's value as the server reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _find(binary: str | os.PathLike[str] | None) -> str:
