@@ -1,0 +1,88 @@
+// Every metric that deploy/metrics.txt names is served, and no other.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "fisherd/client.h"
+#include "server/server.h"
+#include "tests/http_get.h"
+#include "tests/test_path.h"
+
+namespace fisherd {
+namespace {
+
+// Name → type, of a text in Prometheus' format.
+std::map<std::string, std::string> FamiliesOf(const std::string& metrics) {
+  std::map<std::string, std::string> families;
+  std::istringstream text(metrics);
+  std::string line;
+  while (std::getline(text, line)) {
+    std::istringstream words(line);
+    std::string hash, kind, name, type;
+    words >> hash >> kind >> name >> type;
+    if (hash == "#" && kind == "TYPE") families[name] = type;
+  }
+  return families;
+}
+
+TEST(MetricsNamesTest, AreThoseThatAreDocumented) {
+  const std::string directory = TestPath();
+  std::filesystem::create_directories(directory);
+  const std::string certificate = directory + "/a.pem";
+  const std::string key = directory + "/a.key";
+  ASSERT_EQ(std::system(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
+                         "-days 2 -subj /CN=a -addext subjectAltName=IP:127.0.0.1 -keyout " +
+                         key + " -out " + certificate + " 2>/dev/null")
+                            .c_str()),
+            0);
+  server::Options options;
+  options.listen = {"127.0.0.1:0"};
+  options.http = "127.0.0.1:0";
+  options.state_budget = options.batch_budget = 64 << 20;
+  options.data_dir = directory + "/data";
+  options.disk_reserve = 1;
+  options.snapshot_interval = absl::Milliseconds(10);
+  options.tls_cert = certificate;
+  options.tls_key = key;
+  options.metrics_factor_prefixes = {"f"};
+  auto server = server::Server::Start(options);
+  ASSERT_TRUE(server.ok()) << server.status();
+
+  std::stringstream authority;
+  authority << std::ifstream(certificate).rdbuf();
+  auto client = Client::Connect("127.0.0.1:" + std::to_string((*server)->port()),
+                                {.tls = Tls{.root_certificates = authority.str()}});
+  ASSERT_TRUE(client.ok()) << client.status();
+  ASSERT_TRUE(client->CreateFactor("f", {.input_size = 1, .output_size = 1}).ok());
+  ASSERT_TRUE(client->SetDamping("d", 1).ok());
+  ASSERT_TRUE(client->Register("f", Matpower(-1, "d"), {}).ok());
+  UpdateStream stream = client->OpenUpdates();
+  auto writer = stream.Open("f", 0, {});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const Matrix<float> one = Matrix<float>::Constant(1, 1, 1);
+  const auto step = writer->Write({.inputs = one, .outputs_grads = {one}}, {.decay = 0.5});
+  ASSERT_TRUE(step.ok() && writer->WaitEnded(*step).ok());
+  const auto bad = writer->Write({.inputs = one, .outputs_grads = {one}}, {.decay = 2});
+  EXPECT_FALSE(bad.ok() && writer->WaitEnded(*bad).ok());
+  const auto get = [&] { return FamiliesOf(HttpGet((*server)->http_port(), "/metrics")); };
+  while (!get().contains("fisherd_snapshot_last_success_timestamp_seconds")) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+
+  const auto served = get();
+  std::map<std::string, std::string> documented;
+  std::ifstream names(FISHERD_SOURCE_DIR "/deploy/metrics.txt");
+  for (std::string name, type; names >> name >> type;) documented[name] = type;
+  EXPECT_THAT(served, testing::ContainerEq(documented));
+  std::filesystem::remove_all(directory);
+}
+
+}  // namespace
+}  // namespace fisherd
