@@ -8,10 +8,14 @@
 
 #include <atomic>
 #include <cerrno>
+#include <optional>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "server/log.h"
 
@@ -23,13 +27,48 @@ int LogMessage(const mg_connection*, const char* message) {
   return 1;
 }
 
+// a=b&c=d, with + and %20 for a space. Nullopt for what is encoded wrongly.
+std::optional<std::string> DecodeQuery(absl::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '+') {
+      decoded += ' ';
+    } else if (text[i] != '%') {
+      decoded += text[i];
+    } else {
+      const absl::string_view digits = text.substr(i + 1, 2);
+      if (digits.size() < 2 || !absl::ascii_isxdigit(digits[0]) ||
+          !absl::ascii_isxdigit(digits[1])) {
+        return std::nullopt;
+      }
+      decoded += absl::HexStringToBytes(digits);
+      i += 2;
+    }
+  }
+  return decoded;
+}
+
+std::optional<HttpServer::Request> RequestOf(const char* query) {
+  HttpServer::Request request;
+  if (query == nullptr) return request;
+  for (const absl::string_view part : absl::StrSplit(query, '&', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
+    auto name = DecodeQuery(pair.first);
+    auto value = DecodeQuery(pair.second);
+    if (!name.has_value() || !value.has_value()) return std::nullopt;
+    request.query[*std::move(name)] = *std::move(value);
+  }
+  return request;
+}
+
 void Send(mg_connection* connection, const HttpServer::Response& response, bool with_body,
           absl::string_view more_headers = "") {
   const std::string head = absl::StrCat(
       "HTTP/1.1 ", response.status, " ", mg_get_response_code_text(connection, response.status),
       "\r\nContent-Type: ", response.content_type, "\r\nContent-Length: ", response.body.size(),
       "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
-      more_headers, "\r\n");
+      response.headers, more_headers, "\r\n");
   mg_write(connection, head.data(), head.size());
   if (with_body) mg_write(connection, response.body.data(), response.body.size());
 }
@@ -55,6 +94,11 @@ void Knock(const std::string& address, int port) {
 
 }  // namespace
 
+std::string HttpServer::Request::Get(const std::string& name) const {
+  const auto found = query.find(name);
+  return found == query.end() ? "" : found->second;
+}
+
 int HttpServer::Answer(mg_connection* connection, void* server) {
   const auto& handlers = static_cast<const HttpServer*>(server)->handlers_;
   const mg_request_info* const request = mg_get_request_info(connection);
@@ -68,8 +112,10 @@ int HttpServer::Answer(mg_connection* connection, void* server) {
     response = {.status = 405, .body = "only GET and HEAD\n"};
     Send(connection, response, true, "Allow: GET, HEAD\r\n");
     return response.status;
+  } else if (const auto decoded = RequestOf(request->query_string)) {
+    response = handler->second(*decoded);
   } else {
-    response = handler->second();
+    response = {.status = 400, .body = "the query is not encoded as it should be\n"};
   }
   Send(connection, response, !head);
   return response.status;

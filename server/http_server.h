@@ -17,17 +17,24 @@ struct mg_context;
 
 namespace fisherd::server {
 
-// Answers GET and HEAD of a few paths; of others 404, of other methods 405. Requests are small, and
+// Answers GET and HEAD of a few paths; of others 404, of other methods 405, and 400 if a query is
+// not encoded as it should be. Requests are small, and
 // a connection on which none comes within 10 s is closed. Thread-safe.
 class HttpServer {
  public:
+  struct Request {
+    std::map<std::string, std::string> query;  // decoded; the last of a name counts
+    // Of the query; empty if there is none of that name.
+    std::string Get(const std::string& name) const;
+  };
   struct Response {
     int status = 200;
     std::string content_type = "text/plain; charset=utf-8";
     std::string body;
+    std::string headers;  // more of them, each with its "\r\n"
   };
   // Called on a thread of the server's own, by several of them at once.
-  using Handler = std::function<Response()>;
+  using Handler = std::function<Response(const Request&)>;
 
   // Listens at HOST:PORT, where port 0 takes a free one. UNAVAILABLE if it cannot.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(absl::string_view address,

@@ -158,6 +158,14 @@ constexpr Setting kSettings[] = {
        o.http = std::string(v);
        return absl::OkStatus();
      }},
+    {"statusz", "WHERE",
+     "local, always or never: /statusz shows factors to whoever reaches the HTTP port (local)",
+     [](Options& o, absl::string_view v) {
+       return SetWord<Statusz>(
+           v,
+           {{"local", Statusz::kLocal}, {"always", Statusz::kAlways}, {"never", Statusz::kNever}},
+           o.statusz);
+     }},
     {"port-file", "PATH", "once serving, write the port to this file, whole or not at all",
      [](Options& o, absl::string_view v) { return SetPath(v, o.port_file); }},
     {"state-budget", "BYTES", "most memory for factors and results (half of the machine's)",

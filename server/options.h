@@ -16,10 +16,14 @@
 
 namespace fisherd::server {
 
+// Where the HTTP port has pages that show factors to whoever asks.
+enum class Statusz { kLocal, kAlways, kNever };  // kLocal: where this machine alone reaches it
+
 struct Options {
   // HOST:PORT, where port 0 takes a free one, or unix:PATH; at least one.
   std::vector<std::string> listen = {"127.0.0.1:7600"};
-  std::string http;                 // HOST:PORT of the plain HTTP port; empty: none
+  std::string http;  // HOST:PORT of the plain HTTP port; empty: none
+  Statusz statusz = Statusz::kLocal;
   std::string port_file;            // empty: none; else there must be a HOST:PORT
   int64_t state_budget = 0;         // bytes, at least 1
   int64_t batch_budget = 0;         // bytes, at least 1

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "server/readiness.h"
 #include "server/session_table.h"
 #include "server/shared_memory_door.h"
+#include "server/status_page.h"
 #include "server/store/store.h"
 #include "server/unix_socket.h"
 #include "server/waiting_reads.h"
@@ -195,6 +197,7 @@ struct Server::Rooms {
   Readiness readiness;
   CallMetrics call_metrics;
   Metrics metrics;
+  std::unique_ptr<StatusPages> status_pages;  // null where they are not shown
 };
 
 Server::Server(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
@@ -242,18 +245,30 @@ int Server::http_port() const { return http_server_ == nullptr ? 0 : http_server
 absl::Status Server::ListenForHttp(const Options& options) {
   if (options.http.empty()) return absl::OkStatus();
   Rooms& rooms = *rooms_;
-  auto started = HttpServer::Start(
-      options.http, {{"/livez", [] { return HttpServer::Response{.body = "ok\n"}; }},
-                     {"/readyz",
-                      [&rooms] {
-                        const std::string why_not = rooms.WhyNotReady();
-                        if (why_not.empty()) return HttpServer::Response{.body = "ok\n"};
-                        return HttpServer::Response{.status = 503, .body = why_not + "\n"};
-                      }},
-                     {"/metrics", [&rooms] {
-                        return HttpServer::Response{.content_type = Metrics::kContentType,
-                                                    .body = rooms.metrics.Text()};
-                      }}});
+  using Request = HttpServer::Request;
+  using Response = HttpServer::Response;
+  std::map<std::string, HttpServer::Handler> handlers = {
+      {"/livez", [](const Request&) { return Response{.body = "ok\n"}; }},
+      {"/readyz",
+       [&rooms](const Request&) {
+         const std::string why_not = rooms.WhyNotReady();
+         if (why_not.empty()) return Response{.body = "ok\n"};
+         return Response{.status = 503, .body = why_not + "\n"};
+       }},
+      {"/metrics", [&rooms](const Request&) {
+         return Response{.content_type = Metrics::kContentType, .body = rooms.metrics.Text()};
+       }}};
+  const bool shows = options.statusz == Statusz::kAlways ||
+                     (options.statusz == Statusz::kLocal && IsLocal(options.http));
+  if (shows) {
+    rooms.status_pages =
+        std::make_unique<StatusPages>(&rooms.registry, &rooms.readiness, rooms.backend.name());
+    handlers["/statusz"] = [&rooms](const Request& r) { return rooms.status_pages->Overview(r); };
+    handlers["/statusz/factor"] = [&rooms](const Request& r) {
+      return rooms.status_pages->Factor(r);
+    };
+  }
+  auto started = HttpServer::Start(options.http, std::move(handlers));
   if (!started.ok()) return started.status();
   http_server_ = *std::move(started);
   return absl::OkStatus();

@@ -25,8 +25,8 @@ class SessionTable {
   // `max_streams` (≥ 1) clients at once.
   explicit SessionTable(size_t max_streams) : max_streams_(max_streams) {}
 
-  // A stream has begun; nobody knows whose. There are at most max_streams of such: the oldest, which
-  // has had more time than anybody needs to say who it is, gives way to a new one
+  // A stream has begun; nobody knows whose. There are at most max_streams of such: the oldest,
+  // which has had more time than anybody needs to say who it is, gives way to a new one
   // (RESOURCE_EXHAUSTED, TOO_MANY_STREAMS). UNAVAILABLE (SHUTTING_DOWN) after Shutdown.
   absl::Status Add(std::shared_ptr<Session> session);
 
