@@ -25,10 +25,10 @@ a{color:var(--accent)}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .soft{color:var(--soft)}
 .bad{color:var(--bad);font-weight:600}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.5rem;margin:0}
-.facts div{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:.5rem .75rem;min-width:0}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(10.5rem,1fr));gap:.5rem;margin:0}
+.facts>div{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:.5rem .75rem;min-width:0}
 .facts dt{color:var(--soft);font-size:.8rem}
-.facts dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.facts dd{margin:0;hyphens:auto;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .75rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}

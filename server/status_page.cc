@@ -8,7 +8,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "core/clock.h"
-#include "core/kernels/target.h"
 #include "server/covariance_figures.h"
 #include "server/html.h"
 #include "server/process_stats.h"
@@ -127,8 +126,7 @@ HttpServer::Response StatusPages::Overview(const HttpServer::Request& request) c
           why_not.empty() ? "serving"
                           : absl::StrCat("<span class=\"bad\">", Escape(why_not), "</span>"));
   AddFact(html, "version", Escape(kVersion));
-  AddFact(html, "kernels",
-          absl::StrCat(Escape(backend_), ", ", std::string(kernels::CurrentTarget())));
+  AddFact(html, "backend", Escape(backend_));
   AddFact(html, "up", HumanSeconds(uptime));
   AddFact(html, "memory", HumanBytes(process.resident_bytes));
   AddBudget(html, "factors and results", registry_.state_budget());

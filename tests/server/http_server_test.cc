@@ -22,17 +22,20 @@ class HttpServerTest : public testing::Test {
  protected:
   HttpServerTest() {
     auto started = HttpServer::Start(
-        "127.0.0.1:0",
-        {{"/page",
-          [this] {
-            ++calls_;
-            return HttpServer::Response{.content_type = "text/x", .body = "hello"};
-          }},
-         {"/bad", [] { return HttpServer::Response{.status = 503, .body = "no"}; }}});
+        "127.0.0.1:0", {{"/page",
+                         [this](const HttpServer::Request& request) {
+                           if (!request.query.empty()) request_ = request;
+                           ++calls_;
+                           return HttpServer::Response{.content_type = "text/x", .body = "hello"};
+                         }},
+                        {"/bad", [](const HttpServer::Request&) {
+                           return HttpServer::Response{.status = 503, .body = "no"};
+                         }}});
     EXPECT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
   }
 
+  HttpServer::Request request_;  // of one test that asks once at a time
   std::atomic<int> calls_ = 0;
   std::unique_ptr<HttpServer> server_;
 };
@@ -45,6 +48,19 @@ TEST_F(HttpServerTest, AnswersItsPaths) {
   EXPECT_THAT(answer, EndsWith("\r\n\r\nhello"));
   EXPECT_THAT(HttpGet(server_->port(), "/page?x=1"), EndsWith("hello"));
   EXPECT_THAT(HttpGet(server_->port(), "/bad"), StartsWith("HTTP/1.1 503 "));
+}
+
+TEST_F(HttpServerTest, QueriesAreDecodedOrRefused) {
+  EXPECT_THAT(HttpGet(server_->port(), "/page?a=1&b=%3Cx%3E+y&c&a=2"), EndsWith("hello"));
+  EXPECT_EQ(request_.Get("a"), "2");
+  EXPECT_EQ(request_.Get("b"), "<x> y");
+  EXPECT_EQ(request_.Get("c"), "");
+  EXPECT_EQ(request_.Get("d"), "");
+  for (const char* query : {"a=%", "a=%4", "a=%zz", "%=1"}) {
+    EXPECT_THAT(HttpGet(server_->port(), std::string("/page?") + query),
+                StartsWith("HTTP/1.1 400 "))
+        << query;
+  }
 }
 
 TEST_F(HttpServerTest, HeadHasNoBody) {
@@ -66,10 +82,11 @@ TEST_F(HttpServerTest, OtherPathsAndMethodsAreRefused) {
 }
 
 TEST_F(HttpServerTest, NonsenseIsRefusedAndTheNextIsAnswered) {
-  for (const std::string& nonsense :
-       {std::string("nonsense\r\n\r\n"), std::string("GET /page HTTP/9.9\r\n\r\n"),
-        std::string("\0\xFF\x80\r\n\r\n", 8),
-        "GET /page HTTP/1.1\r\nX: " + std::string(100'000, 'x') + "\r\n\r\n"}) {
+  std::string long_header = "GET /page HTTP/1.1\r\nX: ";
+  long_header.append(100'000, 'x').append("\r\n\r\n");
+  const std::string bytes("\0\xFF\x80\r\n\r\n", 7);
+  for (const std::string& nonsense : std::vector<std::string>{
+           "nonsense\r\n\r\n", "GET /page HTTP/9.9\r\n\r\n", bytes, long_header}) {
     EXPECT_THAT(HttpExchange(server_->port(), nonsense), Not(HasSubstr("hello")));
   }
   EXPECT_THAT(HttpGet(server_->port(), "/page"), EndsWith("hello"));
