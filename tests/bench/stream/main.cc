@@ -24,7 +24,7 @@ constexpr char kUsage[] =
     R"(usage: ./dev bench stream|overload|factors [OPTIONS]
 
   stream     streams of batches beside raw streams of bytes of the same size: throughput, round
-             trips, the server's CPU time and its memory
+             trips, the server's CPU time and its memory; and what metrics cost
   overload   64 trainers that push four times the server's byte budget
   factors    a step of 100 factors among 10,000
 
@@ -32,7 +32,8 @@ Each starts its servers, says what must hold, and ends them.
 
   --json FILE      write the figures there too
   --filter REGEX   stream: only cases with a match in their name; unix/256KiB/t4/f8 is batches of
-                   256 KiB over a Unix socket, 4 trainers, 8 factors each; shm is shared memory
+                   256 KiB over a Unix socket, 4 trainers, 8 factors each; shm is shared memory; metrics: what
+                   they cost
   --seconds N      overload: push for so long (60)
   --quick          fewer cases, fewer rounds; overload: 10 seconds
   --help           this text
@@ -116,8 +117,13 @@ void RunStream(Options& options) {
     costs.push_back(MeasureClientCosts(batch_bytes));
   }
   PrintClientCosts(costs);
-  const std::vector<Claim> claims = StreamClaims(results);
-  Finish(options, claims, StreamJson(results, costs, claims));
+  std::vector<MeteredResult> metered;
+  if (regexec(&options.filter, "metrics", 0, nullptr, 0) == 0) {
+    metered = MeasureMetered(servers, options.quick);
+    PrintMetered(metered);
+  }
+  const std::vector<Claim> claims = StreamClaims(results, metered);
+  Finish(options, claims, StreamJson(results, costs, metered, claims));
 }
 
 void RunOverload(Options& options) {

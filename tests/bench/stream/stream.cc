@@ -1,9 +1,14 @@
 #include "tests/bench/stream/stream.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
+#include <chrono>
 #include <memory>
 #include <numeric>
 #include <thread>
@@ -13,6 +18,7 @@
 #include "tests/bench/core/die.h"
 #include "tests/bench/core/timing.h"
 #include "tests/bench/stream/trainers.h"
+#include "tests/http_get.h"
 
 namespace fisherd::bench {
 namespace {
@@ -76,6 +82,8 @@ class Contestant {
     own_cpu_.push_back((OwnCpuSeconds() - own_cpu) / (moved / 1e9));
   }
 
+  double last_rate() const { return rates_.back(); }
+
   void PingPong(int times) {
     for (int time = 0; time < times; ++time) {
       round_trips_.push_back(Seconds([&] {
@@ -121,7 +129,64 @@ void AddOurTrainers(const StreamCase& sizes, Contestant& ours) {
   }
 }
 
+int FreePort() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    Die("there is no free port");
+  }
+  close(fd);
+  return ntohs(address.sin_port);
+}
+
+MeteredResult MeasureMeteredCase(const Servers& servers, const StreamCase& sizes, bool quick) {
+  const int port = FreePort();
+  std::vector<std::string> scraped_command = servers.ours;
+  scraped_command.push_back(absl::StrCat("--http=127.0.0.1:", port));
+  Contestant scraped(scraped_command, sizes.transport, sizes);
+  Contestant plain(servers.ours, sizes.transport, sizes);
+  AddOurTrainers(sizes, scraped);
+  AddOurTrainers(sizes, plain);
+  std::atomic<bool> stopping = false;
+  std::jthread scraper([&] {
+    while (!stopping) {
+      if (HttpGet(port, "/metrics").empty()) Die("the server cannot be scraped");
+      for (int i = 0; i < 10 && !stopping; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      }
+    }
+  });
+  std::vector<double> ratios;
+  const Effort effort = EffortOf(sizes, quick);
+  const int rounds = quick ? 11 : 31;
+  for (int round = -1; round < rounds; ++round) {
+    const bool counts = round >= 0;
+    // Who comes first changes, so that neither gains by it.
+    Contestant* const turns[] = {round % 2 == 0 ? &scraped : &plain,
+                                 round % 2 == 0 ? &plain : &scraped};
+    for (Contestant* const turn : turns) turn->Turn(effort.turn_bytes / 2, counts);
+    if (counts) ratios.push_back(scraped.last_rate() / plain.last_rate());
+  }
+  stopping = true;
+  return {.sizes = sizes,
+          .scraped = scraped.Figures().bytes_per_second,
+          .plain = plain.Figures().bytes_per_second,
+          .ratio = Median(ratios)};
+}
+
 }  // namespace
+
+std::vector<MeteredResult> MeasureMetered(const Servers& servers, bool quick) {
+  std::vector<MeteredResult> results;
+  for (const int64_t batch : {16 * KiB, 256 * KiB, MiB}) {
+    results.push_back(MeasureMeteredCase(servers, {Transport::kTcp, batch}, quick));
+  }
+  return results;
+}
 
 std::string_view StreamCase::TransportName() const {
   return transport == Transport::kTcp ? "tcp" : transport == Transport::kUnix ? "unix" : "shm";

@@ -55,14 +55,27 @@ struct StreamResult {
 
 StreamResult MeasureStream(const Servers& servers, const StreamCase& sizes, bool quick);
 
+// What metrics cost: a server that is scraped every second beside one that counts no calls and has
+// no HTTP port.
+struct MeteredResult {
+  StreamCase sizes;
+  double scraped = 0;  // bytes per second, medians
+  double plain = 0;
+  double ratio = 0;  // the median of the ratios of turns that followed each other
+};
+std::vector<MeteredResult> MeasureMetered(const Servers& servers, bool quick);
+void PrintMetered(const std::vector<MeteredResult>& results);
+
 void PrintStreamHead();
 void PrintStreamRow(const StreamResult& result);
 // Those with shared memory beside TCP.
 void PrintShared(const std::vector<StreamResult>& results);
 void PrintClientCosts(const std::vector<ClientCosts>& costs);
-std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results);
+std::vector<Claim> StreamClaims(const std::vector<StreamResult>& results,
+                                const std::vector<MeteredResult>& metered);
 std::string StreamJson(const std::vector<StreamResult>& results,
-                       const std::vector<ClientCosts>& costs, const std::vector<Claim>& claims);
+                       const std::vector<ClientCosts>& costs,
+                       const std::vector<MeteredResult>& metered, const std::vector<Claim>& claims);
 
 }  // namespace fisherd::bench
 
