@@ -101,6 +101,7 @@ class FactorRegistry {
 
   // To be read; what is set here is not stored.
   DampingTable& dampings() { return dampings_; }
+  const DampingTable& dampings() const { return dampings_; }
   WatchHub& watchers() { return watchers_; }
   uint64_t epoch() const { return environment_.epoch; }
   Activity& activity() { return activity_; }

@@ -13,7 +13,7 @@
 namespace fisherd::server {
 
 // What the pictures show of a matrix with entries ≥ 0: of all of them, or, of a large one, of a
-// grid of about kMostLooked. Takes milliseconds.
+// grid of at most kMostLooked. Takes milliseconds.
 class CovarianceSketch {
  public:
   static constexpr int64_t kMostCells = 64;  // of a side
@@ -22,6 +22,7 @@ class CovarianceSketch {
   static constexpr int kLeastDecade = -20;
   static constexpr int kDecades = 40;
 
+  // Of the entries divided by `divisor`, > 0.
   CovarianceSketch(const core::Matrix& matrix, double divisor);
 
   int64_t matrix_rows = 0;

@@ -1,8 +1,7 @@
 #include "server/factor_history.h"
 
-#include <utility>
-
-#include "core/clock.h"
+#include <algorithm>
+#include <memory>
 
 namespace fisherd::server {
 
@@ -29,36 +28,60 @@ void FactorHistory::Loop() {
       if (stopping_) return;
     }
     Look();
-    next += every_;
+    next = std::max(next + every_, core::SteadyNow());  // what was missed is not made up for
   }
 }
 
-void FactorHistory::Look() {
-  std::map<std::string, Track> seen;  // those that are gone are not in it
-  for (const auto& factor : registry_.List("", "", kMaxFactors)) {
-    const core::FactorInfo info = factor->Describe();
-    seen[info.name] = {info.version.incarnation, {info.steps_committed}};
+// Factors have locks of their own, and are asked without this one.
+void FactorHistory::Look(absl::Time now) {
+  std::map<std::string, std::shared_ptr<core::Factor>> factors;
+  {
+    core::MutexLock lock(&mutex_);
+    for (const auto& [name, track] : tracks_) factors[name] = nullptr;
   }
-  core::MutexLock lock(&mutex_);
-  for (auto& [name, track] : seen) {
-    const auto before = tracks_.find(name);
-    if (before == tracks_.end() || before->second.incarnation != track.incarnation) continue;
-    const int64_t now = track.steps.front();
-    track.steps = std::move(before->second.steps);
-    track.steps.push_back(now);
-    if (track.steps.size() > kMaxSamples) track.steps.pop_front();
+  for (auto& [name, factor] : factors) factor = registry_.Find(name).value_or(nullptr);
+  if (factors.size() < kMaxFactors) {
+    for (const auto& factor : registry_.List("", "", kMaxFactors)) {
+      if (factors.size() < kMaxFactors) factors.emplace(factor->name(), factor);
+    }
   }
-  tracks_ = std::move(seen);
+  for (const auto& [name, factor] : factors) {
+    const core::FactorInfo info = factor == nullptr ? core::FactorInfo() : factor->Describe();
+    core::MutexLock lock(&mutex_);
+    if (factor == nullptr) {
+      tracks_.erase(name);
+      continue;
+    }
+    if (!tracks_.contains(name) && tracks_.size() >= kMaxFactors) continue;
+    Track& track = tracks_[name];
+    if (track.incarnation != info.version.incarnation) track.samples.clear();
+    track.incarnation = info.version.incarnation;
+    track.samples.push_back({now, info.steps_committed});
+    if (track.samples.size() > kMaxSamples) track.samples.pop_front();
+  }
 }
 
-std::vector<double> FactorHistory::RatesOf(const std::string& factor) const {
+std::vector<FactorHistory::Sample> FactorHistory::Of(const std::string& factor) {
   core::MutexLock lock(&mutex_);
+  if (!tracks_.contains(factor) && tracks_.size() >= kMaxFactors) {
+    // Of several for which nobody has asked, the last.
+    auto longest = tracks_.begin();
+    for (auto it = tracks_.begin(); it != tracks_.end(); ++it) {
+      if (it->second.asked <= longest->second.asked) longest = it;
+    }
+    tracks_.erase(longest);
+  }
+  Track& track = tracks_[factor];
+  track.asked = ++asked_;
+  return {track.samples.begin(), track.samples.end()};
+}
+
+std::vector<double> RatesOf(const std::vector<FactorHistory::Sample>& samples) {
   std::vector<double> rates;
-  const auto found = tracks_.find(factor);
-  if (found == tracks_.end()) return rates;
-  const auto& steps = found->second.steps;
-  for (size_t i = 1; i < steps.size(); ++i) {
-    rates.push_back(static_cast<double>(steps[i] - steps[i - 1]) / absl::ToDoubleSeconds(every_));
+  for (size_t i = 1; i < samples.size(); ++i) {
+    const double seconds = absl::ToDoubleSeconds(samples[i].when - samples[i - 1].when);
+    const auto steps = static_cast<double>(samples[i].steps - samples[i - 1].steps);
+    rates.push_back(seconds > 0 ? steps / seconds : 0);
   }
   return rates;
 }

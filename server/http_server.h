@@ -18,8 +18,8 @@ struct mg_context;
 namespace fisherd::server {
 
 // Answers GET and HEAD of a few paths; of others 404, of other methods 405, and 400 if a query is
-// not encoded as it should be. Requests are small, and
-// a connection on which none comes within 10 s is closed. Thread-safe.
+// not encoded as it should be. A request of more than 16 KiB is refused, and a connection on which
+// none comes within 10 s is closed. Thread-safe.
 class HttpServer {
  public:
   struct Request {

@@ -181,6 +181,17 @@ struct Server::Rooms {
                         recovery.factors, " factors");
   }
 
+  void AddStatusPages(std::map<std::string, HttpServer::Handler>& handlers) {
+    status_pages = std::make_unique<StatusPages>(
+        &registry, [this] { return WhyNotReady(); }, backend.name());
+    handlers["/statusz"] = [this](const HttpServer::Request& request) {
+      return status_pages->Overview(request);
+    };
+    handlers["/statusz/factor"] = [this](const HttpServer::Request& request) {
+      return status_pages->Factor(request);
+    };
+  }
+
   // Null: no data directory. Outlives the factors; what it calls back of theirs ends with the pool.
   const std::unique_ptr<Store> store;
   std::unique_ptr<core::ComputePool> pool;
@@ -258,15 +269,9 @@ absl::Status Server::ListenForHttp(const Options& options) {
       {"/metrics", [&rooms](const Request&) {
          return Response{.content_type = Metrics::kContentType, .body = rooms.metrics.Text()};
        }}};
-  const bool shows = options.statusz == Statusz::kAlways ||
-                     (options.statusz == Statusz::kLocal && IsLocal(options.http));
-  if (shows) {
-    rooms.status_pages =
-        std::make_unique<StatusPages>(&rooms.registry, &rooms.readiness, rooms.backend.name());
-    handlers["/statusz"] = [&rooms](const Request& r) { return rooms.status_pages->Overview(r); };
-    handlers["/statusz/factor"] = [&rooms](const Request& r) {
-      return rooms.status_pages->Factor(r);
-    };
+  if (options.statusz == Statusz::kAlways ||
+      (options.statusz == Statusz::kLocal && IsLocal(options.http))) {
+    rooms.AddStatusPages(handlers);
   }
   auto started = HttpServer::Start(options.http, std::move(handlers));
   if (!started.ok()) return started.status();

@@ -3,14 +3,13 @@
 #ifndef FISHERD_SERVER_STATUS_PAGE_H_
 #define FISHERD_SERVER_STATUS_PAGE_H_
 
-#include <memory>
+#include <functional>
 #include <string>
 #include <utility>
 
 #include "core/factor_registry.h"
 #include "server/factor_history.h"
 #include "server/http_server.h"
-#include "server/readiness.h"
 
 namespace fisherd::server {
 
@@ -19,23 +18,25 @@ class StatusPages {
  public:
   static constexpr size_t kFactorsPerPage = 100;
 
-  // They must outlive this.
-  StatusPages(const core::FactorRegistry* registry, const Readiness* readiness, std::string backend)
+  // The registry must outlive this. `why_not_ready` is empty when the server serves.
+  StatusPages(const core::FactorRegistry* registry, std::function<std::string()> why_not_ready,
+              std::string backend)
       : registry_(*registry),
-        readiness_(*readiness),
+        why_not_ready_(std::move(why_not_ready)),
         backend_(std::move(backend)),
         history_(registry) {}
 
   // The server and its factors; ?prefix= and ?after= choose which.
-  HttpServer::Response Overview(const HttpServer::Request& request) const;
-  // One factor, ?name=. 404 if there is none.
-  HttpServer::Response Factor(const HttpServer::Request& request) const;
+  HttpServer::Response Overview(const HttpServer::Request& request);
+  // One factor, ?name=. 404 if there is none; 400 if that is no name; 500 if its state is damaged.
+  HttpServer::Response Factor(const HttpServer::Request& request);
 
  private:
-  std::string FactorRow(const core::FactorInfo& info) const;
+  std::string Summary() const;
+  std::string FactorRow(const core::FactorInfo& info);
 
   const core::FactorRegistry& registry_;
-  const Readiness& readiness_;
+  const std::function<std::string()> why_not_ready_;
   const std::string backend_;
   FactorHistory history_;
 };

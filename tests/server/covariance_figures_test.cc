@@ -58,11 +58,27 @@ TEST(CovarianceSketchTest, ALargeOneIsLookedAtInPart) {
   auto matrix = core::Matrix::New({5000, 3000, core::DataType::kFloat32});
   matrix->Fill(0.5);
   const CovarianceSketch sketch(*matrix, 1);
-  EXPECT_LE(sketch.looked, 2 * CovarianceSketch::kMostLooked);
-  EXPECT_GE(sketch.looked, CovarianceSketch::kMostLooked / 4);
+  EXPECT_LE(sketch.looked, CovarianceSketch::kMostLooked);
+  EXPECT_GE(sketch.looked, CovarianceSketch::kMostLooked / 2);
   EXPECT_TRUE(std::all_of(sketch.cells.begin(), sketch.cells.end(),
                           [](double cell) { return cell == 0.5; }));
   EXPECT_EQ(sketch.mean, 0.5);
+}
+
+TEST(CovarianceSketchTest, AThinOneIsLookedAtInPartToo) {
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 4'000'000},
+                                   {4'000'000, 1},
+                                   {3, 1'000'000},
+                                   {1'000'000, 3},
+                                   {100, 30'000}}) {
+    auto matrix = core::Matrix::New({rows, cols, core::DataType::kFloat32});
+    matrix->Fill(0.5);
+    const CovarianceSketch sketch(*matrix, 1);
+    EXPECT_LE(sketch.looked, CovarianceSketch::kMostLooked) << rows << " " << cols;
+    EXPECT_GE(sketch.looked, CovarianceSketch::kMostLooked / 2) << rows << " " << cols;
+    EXPECT_TRUE(std::all_of(sketch.cells.begin(), sketch.cells.end(),
+                            [](double cell) { return cell == 0.5; }));
+  }
 }
 
 TEST(CovarianceSketchTest, CountsByPowersOfTen) {
@@ -79,6 +95,35 @@ TEST(CovarianceSketchTest, CountsByPowersOfTen) {
   EXPECT_EQ(sketch.most, 1e300);
 }
 
+TEST(CovarianceSketchTest, PowersOfTenBeginWhereTheyDo) {
+  for (int decade = -19; decade < 19; ++decade) {
+    const double power = std::pow(10.0, decade);
+    for (const double value : {power, std::nextafter(std::pow(10.0, decade + 1), 0.0)}) {
+      auto matrix = core::Matrix::New({1, 1, core::DataType::kFloat64});
+      matrix->Fill(value);
+      const CovarianceSketch sketch(*matrix, 1);
+      EXPECT_EQ(sketch.decades[decade - CovarianceSketch::kLeastDecade], 1) << value;
+    }
+  }
+}
+
+// What overflows when it is divided or summed up is the largest number.
+TEST(CovarianceFiguresTest, AreDrawnOfTheLargestAndTheSmallest) {
+  for (const double fill : {1.7e308, 5e-324}) {
+    auto matrix = core::Matrix::New({200, 200, core::DataType::kFloat64});
+    matrix->Fill(fill);
+    for (const double divisor : {1.0, 0.125}) {
+      const CovarianceSketch sketch(*matrix, divisor);
+      EXPECT_TRUE(std::isfinite(sketch.most));
+      EXPECT_TRUE(std::isfinite(sketch.mean));
+      for (const std::string& figure : {HeatMap(sketch), Histogram(sketch)}) {
+        EXPECT_EQ(figure.find("nan"), std::string::npos);
+        EXPECT_EQ(figure.find("inf"), std::string::npos);
+      }
+    }
+  }
+}
+
 TEST(CovarianceFiguresTest, AreDrawnOfWhateverThereIs) {
   for (const double fill : {0.0, 1.0}) {
     auto matrix = core::Matrix::New({7, 9, core::DataType::kFloat32});
@@ -86,7 +131,7 @@ TEST(CovarianceFiguresTest, AreDrawnOfWhateverThereIs) {
     const CovarianceSketch sketch(*matrix, 1);
     EXPECT_EQ(sketch.least, fill);
     EXPECT_THAT(HeatMap(sketch), HasSubstr("role=\"img\""));
-    EXPECT_THAT(HeatMap(sketch), HasSubstr("7 inputs down, 9 outputs across"));
+    EXPECT_THAT(HeatMap(sketch), HasSubstr("7 rows down, 9 columns across"));
     EXPECT_THAT(Histogram(sketch), HasSubstr("63 of 63 looked at"));
     EXPECT_EQ(HeatMap(sketch).find("nan"), std::string::npos);
     EXPECT_EQ(Histogram(sketch).find("nan"), std::string::npos);
@@ -97,7 +142,18 @@ TEST(CovarianceFiguresTest, TheLeastIsDarkestAndTheMostIsLightest) {
   const auto matrix = Make(1, 2, core::DataType::kFloat32,
                            [](int64_t, int64_t col) { return col == 0 ? 1e-6 : 1.0; });
   const std::string map = HeatMap(CovarianceSketch(*matrix, 1));
-  EXPECT_LT(map.find("#00224e"), map.find("#fee838"));
+  EXPECT_THAT(map, HasSubstr("fill=\"#00224e\" d=\"M0 0h1v1h-1z\"/>"));
+  EXPECT_THAT(map, HasSubstr("fill=\"#fee838\" d=\"M1 0h1v1h-1z\"/>"));
+  EXPECT_THAT(map, HasSubstr("<span>1e-6</span>"));
+  EXPECT_THAT(map, HasSubstr("<span>0.001</span>"));
+}
+
+TEST(CovarianceFiguresTest, ZeroIsHatched) {
+  const auto matrix =
+      Make(2, 2, core::DataType::kFloat32, [](int64_t row, int64_t) { return row * 1.0; });
+  const std::string map = HeatMap(CovarianceSketch(*matrix, 1));
+  EXPECT_THAT(map, HasSubstr("fill=\"url(#zero)\" d=\"M0 0h2v1h-2z\"/>"));
+  EXPECT_THAT(map, HasSubstr("fill=\"#fee838\" d=\"M0 1h2v1h-2z\"/>"));
 }
 
 }  // namespace

@@ -38,6 +38,11 @@ TEST(HtmlTest, NumbersAreForPeople) {
   EXPECT_EQ(HumanBytes(1536), "1.5 KiB");
   EXPECT_EQ(HumanBytes(int64_t{300} << 20), "300 MiB");
   EXPECT_EQ(HumanNumber(0.00012345), "0.000123");
+  EXPECT_EQ(HumanNumber(0), "0");
+  EXPECT_EQ(HumanNumber(123456), "123456");
+  EXPECT_EQ(HumanNumber(2.5e10), "2.5e10");
+  EXPECT_EQ(HumanNumber(-1e-300), "-1e-300");
+  EXPECT_EQ(HumanNumber(1e-9), "1e-9");
   EXPECT_EQ(HumanSeconds(3.25), "3.2 s");
   EXPECT_EQ(HumanSeconds(65), "1 min 5 s");
   EXPECT_EQ(HumanSeconds(3 * 3600 + 61), "3 h 1 min");

@@ -63,6 +63,14 @@ TEST_F(HttpServerTest, QueriesAreDecodedOrRefused) {
   }
 }
 
+TEST_F(HttpServerTest, LongQueriesAreAnsweredAndLongerOnesRefused) {
+  std::string query;
+  while (query.size() < 12'000) query += "%41";
+  EXPECT_THAT(HttpGet(server_->port(), "/page?a=" + query), EndsWith("hello"));
+  EXPECT_EQ(request_.Get("a"), std::string(query.size() / 3, 'A'));
+  EXPECT_THAT(HttpGet(server_->port(), "/page?a=" + query + query), Not(HasSubstr("hello")));
+}
+
 TEST_F(HttpServerTest, HeadHasNoBody) {
   const std::string answer = HttpGet(server_->port(), "/page", "HEAD");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));

@@ -1,7 +1,5 @@
 """The pages of /statusz in a real browser. Skipped where there is none."""
 
-import shutil
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,8 +8,8 @@ import numpy as np
 import pytest
 
 import fisherd
+from browser import PROGRAM, Browser
 
-BROWSER = shutil.which("chromium")
 HOSTILE = "x\"><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
@@ -32,47 +30,80 @@ def pages():
                 decay=0.9,
             )
             writer.wait(step)
+        client.create_factor("fresh", fisherd.FullyConnectedDiagonal(3, 2))
         yield f"http://127.0.0.1:{port}/statusz"
         updates.close()
 
 
-def _browse(tmp_path, url, *options):
-    if BROWSER is None:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if PROGRAM is None:
         pytest.skip("no chromium here")
-    command = [BROWSER, "--headless", "--disable-gpu", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=2000", *options, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    # What a page says to the console: of a policy that was violated, or a script that failed.
-    assert ":CONSOLE" not in done.stderr, done.stderr
-    return done.stdout
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 def _factor(pages, name):
     return f"{pages}/factor?name={urllib.parse.quote(name)}"
 
 
-@pytest.mark.parametrize("size", ["1280,900", "390,844"])
-def test_pages_are_drawn(pages, tmp_path, size):
-    for url in (pages, _factor(pages, "mlp/0")):
-        _browse(tmp_path, url, f"--window-size={size}", "--screenshot=page.png")
-        assert (tmp_path / "page.png").stat().st_size > 10_000
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def test_pages_are_drawn(pages, browser, tmp_path, width, height, dark):
+    for name, url in {"overview": pages, "factor": _factor(pages, "mlp/0"), "fresh": _factor(pages, "fresh")}.items():
+        browser.look(url, width, height, dark=dark)
+        assert browser.console == []
+        # Tables scroll by themselves, the page only downwards.
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+        back = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert back == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
+        # Every picture says what it shows, unless it only decorates, and is as large as it should be.
+        assert browser.evaluate(
+            "[...document.querySelectorAll('svg')].every(svg => svg.clientWidth > 20 && svg.clientHeight >= 12 &&"
+            " (svg.getAttribute('aria-label') || svg.getAttribute('aria-hidden')))"
+        )
+        picture = tmp_path / f"{name}.png"
+        picture.write_bytes(browser.screenshot())
+        assert picture.stat().st_size > 10_000
 
 
-def test_no_name_runs_a_script(pages, tmp_path):
+def test_no_name_runs_a_script(pages, browser):
     for url in (pages, _factor(pages, HOSTILE), f"{pages}?prefix={urllib.parse.quote(HOSTILE)}"):
-        dom = _browse(tmp_path, url, "--dump-dom")
-        assert "<title>owned" not in dom
-        assert "<script" not in dom
-        assert "<img" not in dom
-        assert "&lt;script&gt;" in dom or "&quot;&gt;<" in dom  # it is shown as what it is
+        browser.look(url, 1280, 900)
+        assert browser.console == []
+        assert browser.evaluate("document.title") != "owned"
+        assert browser.evaluate("document.querySelectorAll('script, img').length") == 0
+        shown = browser.evaluate("document.body.innerText + document.querySelector('#prefix')?.value")
+        assert HOSTILE in shown
+
+
+def test_a_hostile_name_is_a_link_to_its_page(pages, browser):
+    browser.look(pages, 1280, 900)
+    links = browser.evaluate("[...document.querySelectorAll('tbody a')].map(link => link.href)")
+    titles = []
+    for link in links:
+        browser.look(link, 1280, 900)
+        titles.append(browser.evaluate("document.querySelector('h1').textContent"))
+    assert titles == sorted(["fresh", "mlp/0", HOSTILE])
+
+
+def test_what_was_violated_is_noticed(pages, browser):
+    """The browser enforces the policy of the pages, and says so to the tests."""
+    browser.look(pages, 1280, 900)
+    browser.evaluate("document.body.innerHTML = '<img src=/livez onerror=\"document.title=1\">'")
+    browser.look(pages, 1280, 900)
+    assert any("Content Security Policy" in said for said in browser.console)
+    browser.console.clear()
 
 
 def test_what_the_pages_say(pages):
     with urllib.request.urlopen(_factor(pages, "mlp/0")) as answer:
         text = answer.read().decode()
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert "40 inputs down, 30 outputs across" in text
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "40 rows down, 30 columns across" in text
     assert "1200 of 1200 looked at" in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(_factor(pages, "none"))
