@@ -67,7 +67,9 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
       rows(std::min(matrix_rows, kMostCells)),
       cols(std::min(matrix_cols, kMostCells)),
       cells(static_cast<size_t>(rows * cols)) {
-  const auto [grid_rows, grid_cols] = GridOf(matrix_rows, matrix_cols);
+  const std::pair<int64_t, int64_t> grid = GridOf(matrix_rows, matrix_cols);
+  const int64_t grid_rows = grid.first;  // a binding is none that Clang 14 lets a lambda see
+  const int64_t grid_cols = grid.second;
   std::vector<int64_t> counts(cells.size());
   double sum = 0;
   least = std::numeric_limits<double>::infinity();
