@@ -243,6 +243,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   // The same, once no step overwrites it: calls back from this thread or a pool thread.
   using ImageCallback = std::function<void(absl::StatusOr<FactorImage>)>;
   void StartImage(ImageCallback callback);
+  // The same, waited for; UNAVAILABLE if there is none within `patience`.
+  absl::StatusOr<FactorImage> AwaitImage(absl::Duration patience = absl::InfiniteDuration());
   // All that the image holds of its incarnation is on disk.
   void SetDurable(const FactorImage& image);
 

@@ -1,6 +1,8 @@
 // What a factor gives to be saved, and hears of it (SPEC §5).
 
 #include <algorithm>
+#include <future>
+#include <memory>
 #include <utility>
 
 #include "core/error.h"
@@ -59,6 +61,19 @@ void Factor::StartImage(ImageCallback callback) {
     images_.push_back(std::move(callback));
   }
   RunImages();
+}
+
+absl::StatusOr<FactorImage> Factor::AwaitImage(absl::Duration patience) {
+  // Shared: it may come after this has given up, and is then let go.
+  const auto promise = std::make_shared<std::promise<absl::StatusOr<FactorImage>>>();
+  auto future = promise->get_future();
+  StartImage(
+      [promise](absl::StatusOr<FactorImage> image) { promise->set_value(std::move(image)); });
+  if (patience != absl::InfiniteDuration() &&
+      future.wait_for(absl::ToChronoMicroseconds(patience)) != std::future_status::ready) {
+    return absl::UnavailableError("steps leave no time to look at it");
+  }
+  return future.get();
 }
 
 void Factor::RunImages() {

@@ -39,6 +39,9 @@ struct FactorImage {
   // Keeps the version that it is of; null where only the rest is asked for.
   std::shared_ptr<const Matrix> state;
 
+  // What the state's elements are divided by to be the covariance.
+  double divisor() const { return spec.zero_debias && total_weight > 0 ? total_weight : 1; }
+
   // Steps that have ended, of all ledgers.
   int64_t ended() const {
     int64_t steps = 0;

@@ -63,21 +63,23 @@ absl::Status FactorCalls::CreateFactor(const v1::CreateFactorRequest& request,
   return absl::OkStatus();
 }
 
-int64_t FactorCalls::BytesOfNew(const v1::CreateFactorRequest& request) const {
+Growth FactorCalls::GrowthOf(const v1::CreateFactorRequest& request) const {
   const auto spec = FromProto(request.spec(), "spec");
-  if (!spec.ok() || registry_.Find(request.name()).ok()) return 0;
+  if (!spec.ok() || registry_.Find(request.name()).ok()) return {};
   const auto kind = core::MakeKind(*spec);
-  return kind.ok() ? 2 * (*kind)->state_shape().bytes() : 0;  // the second for a pinned version
+  if (!kind.ok()) return {};
+  return {.factors = 1, .bytes = 2 * (*kind)->state_shape().bytes()};  // one for a pinned version
 }
 
-int64_t FactorCalls::BytesOfResult(const v1::RegisterRequest& request) const {
+Growth FactorCalls::GrowthOf(const v1::RegisterRequest& request) const {
   const auto factor = registry_.Find(request.factor());
   const auto op = FromProto(request.operator_(), "operator");
-  if (!factor.ok() || !op.ok()) return 0;
-  for (const core::RegistrationInfo& known : (*factor)->Describe().registrations) {
-    if (known.op == *op) return 0;
+  if (!factor.ok() || !op.ok()) return {};
+  const core::FactorInfo info = (*factor)->Describe();
+  for (const core::RegistrationInfo& known : info.registrations) {
+    if (known.op == *op) return {};
   }
-  return (*factor)->Describe().state_bytes;
+  return {.bytes = info.state_bytes};
 }
 
 absl::Status FactorCalls::DescribeFactor(const v1::DescribeFactorRequest& request,

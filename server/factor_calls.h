@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "core/factor_registry.h"
 #include "fisherd/v1/factor_service.pb.h"
+#include "server/auth/guard.h"
 
 namespace fisherd::server {
 
@@ -20,10 +21,9 @@ class FactorCalls {
 
   absl::Status CreateFactor(const v1::CreateFactorRequest& request,
                             v1::CreateFactorResponse& response);
-  // Memory that the factor of a good request would take, or its result; 0 if it is there already or
-  // the request is not good.
-  int64_t BytesOfNew(const v1::CreateFactorRequest& request) const;
-  int64_t BytesOfResult(const v1::RegisterRequest& request) const;
+  // What a good request would add; nothing if that is there already, or the request is not good.
+  Growth GrowthOf(const v1::CreateFactorRequest& request) const;
+  Growth GrowthOf(const v1::RegisterRequest& request) const;
   absl::Status DescribeFactor(const v1::DescribeFactorRequest& request,
                               v1::DescribeFactorResponse& response);
   absl::Status ListFactors(const v1::ListFactorsRequest& request,

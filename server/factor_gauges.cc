@@ -36,7 +36,7 @@ std::vector<FactorGauges::Values> FactorGauges::Get() {
       if (info.updated != absl::InfinitePast()) {
         values.update_age = absl::ToDoubleSeconds(core::SteadyNow() - info.updated);
       }
-      values.covariance = CovarianceOf(*factor);
+      values.covariance = CovarianceOf(*factor, info.version);
       for (const core::RegistrationInfo& registration : info.registrations) {
         const auto* name = std::get_if<std::string>(&registration.op.damping);
         if (name == nullptr) continue;
@@ -54,8 +54,8 @@ std::vector<FactorGauges::Values> FactorGauges::Get() {
   return all;
 }
 
-std::optional<FactorGauges::Covariance> FactorGauges::CovarianceOf(core::Factor& factor) {
-  const core::Version version = factor.Describe().version;
+std::optional<FactorGauges::Covariance> FactorGauges::CovarianceOf(core::Factor& factor,
+                                                                   const core::Version& version) {
   {
     core::MutexLock lock(&mutex_);
     const auto known = known_.find(factor.name());
@@ -64,11 +64,9 @@ std::optional<FactorGauges::Covariance> FactorGauges::CovarianceOf(core::Factor&
   // Pins the version for as long as it is read; a step that overwrites it comes first.
   const auto image = factor.TryImage();
   if (!image.ok()) return std::nullopt;
-  const bool debias = image->spec.zero_debias && image->total_weight > 0;
-  const double divisor = debias ? image->total_weight : 1;
   const Covariance covariance = image->state->shape().dtype == core::DataType::kFloat64
-                                    ? Summarize<double>(*image->state, divisor)
-                                    : Summarize<float>(*image->state, divisor);
+                                    ? Summarize<double>(*image->state, image->divisor())
+                                    : Summarize<float>(*image->state, image->divisor());
   core::MutexLock lock(&mutex_);
   if (known_.size() >= 2 * kMaxFactors) known_.clear();  // of factors that are gone
   known_[factor.name()] = {image->version, covariance};

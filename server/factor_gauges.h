@@ -42,7 +42,9 @@ class FactorGauges {
   std::vector<Values> Get();
 
  private:
-  std::optional<Covariance> CovarianceOf(core::Factor& factor) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of what it is at `version`, or later.
+  std::optional<Covariance> CovarianceOf(core::Factor& factor, const core::Version& version)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   core::FactorRegistry& registry_;
   const std::vector<std::string> prefixes_;

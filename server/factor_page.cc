@@ -1,9 +1,6 @@
 #include "server/factor_page.h"
 
 #include <algorithm>
-#include <chrono>
-#include <future>
-#include <memory>
 #include <utility>
 #include <variant>
 
@@ -17,7 +14,7 @@ namespace fisherd::server {
 namespace {
 
 // So long a page waits for a step.
-constexpr std::chrono::milliseconds kPatience{200};
+constexpr absl::Duration kPatience = absl::Milliseconds(200);
 
 std::string NameOf(const core::RefreshPolicy& policy) {
   switch (policy.kind) {
@@ -89,28 +86,16 @@ void AddFacts(const core::Factor& factor, const core::FactorInfo& info, std::str
       "</dl>\n");
 }
 
-// The image may come after this has given up, and is then let go.
-absl::StatusOr<core::FactorImage> ImageOf(core::Factor& factor) {
-  using Image = absl::StatusOr<core::FactorImage>;
-  const auto promise = std::make_shared<std::promise<Image>>();
-  std::future<Image> future = promise->get_future();
-  factor.StartImage([promise](Image image) { promise->set_value(std::move(image)); });
-  if (future.wait_for(kPatience) != std::future_status::ready) {
-    return absl::UnavailableError("steps leave no time to look at it: load the page again");
-  }
-  return future.get();
-}
-
 void AddCovariance(core::Factor& factor, std::string& html) {
   html += "<section><h2>Covariance</h2>";
-  const auto image = ImageOf(factor);
+  const auto image = factor.AwaitImage(kPatience);
   if (!image.ok()) {
     absl::StrAppend(&html, "<p>Not shown: ", Escape(std::string(image.status().message())),
+                    absl::IsUnavailable(image.status()) ? ": load the page again" : "",
                     ".</p></section>\n");
     return;
   }
-  const bool debias = image->spec.zero_debias && image->total_weight > 0;
-  const CovarianceSketch sketch(*image->state, debias ? image->total_weight : 1);
+  const CovarianceSketch sketch(*image->state, image->divisor());
   absl::StrAppend(&html, HeatMap(sketch), "</section>\n<section><h2>Its entries</h2>",
                   Histogram(sketch), "</section>\n");
 }

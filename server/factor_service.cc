@@ -35,9 +35,9 @@ grpc::Status FactorService::CreateFactor(grpc::ServerContext* context,
                                          v1::CreateFactorResponse* response) {
   const auto caller = guard_.Enter(*context, Permission::kUpdate, request->name());
   if (!caller.ok()) return ToGrpcStatus(caller.status());
-  const auto call = [&] { return calls_.CreateFactor(*request, *response); };
-  const int64_t bytes = calls_.BytesOfNew(*request);
-  return ToGrpcStatus(bytes == 0 ? call() : guard_.WithinQuota(*caller, registry_, 1, bytes, call));
+  return ToGrpcStatus(guard_.WithinQuota(
+      *caller, registry_, [&] { return calls_.GrowthOf(*request); },
+      [&] { return calls_.CreateFactor(*request, *response); }));
 }
 
 grpc::ServerUnaryReactor* FactorService::DescribeFactor(grpc::CallbackServerContext* context,
@@ -102,8 +102,9 @@ grpc::Status FactorService::Register(grpc::ServerContext* context,
                                      v1::RegisterResponse* response) {
   const auto caller = guard_.Enter(*context, Permission::kUpdate, request->factor());
   if (!caller.ok()) return ToGrpcStatus(caller.status());
-  return ToGrpcStatus(guard_.WithinQuota(*caller, registry_, 0, calls_.BytesOfResult(*request),
-                                         [&] { return calls_.Register(*request, *response); }));
+  return ToGrpcStatus(guard_.WithinQuota(
+      *caller, registry_, [&] { return calls_.GrowthOf(*request); },
+      [&] { return calls_.Register(*request, *response); }));
 }
 
 grpc::Status FactorService::Unregister(grpc::ServerContext* context,

@@ -86,20 +86,20 @@ void AddFactors(const core::FactorRegistry& registry, Families& families) {
 }
 
 void AddActivity(const core::Activity& activity, Families& families) {
-  const auto count = [&](const char* name, const char* help, const char* label, const char* value,
+  const auto count = [&](const char* name, const char* help, const char* outcome,
                          const std::atomic<int64_t>& counted) {
-    families.Counter(name, help, static_cast<double>(counted), {{label, value}});
+    families.Counter(name, help, static_cast<double>(counted), {{"outcome", outcome}});
   };
   constexpr char kSteps[] = "fisherd_steps_total";
   constexpr char kStepsHelp[] = "Steps that have ended, by how.";
-  count(kSteps, kStepsHelp, "outcome", "whole", activity.steps_whole);
-  count(kSteps, kStepsHelp, "outcome", "partial", activity.steps_partial);
-  count(kSteps, kStepsHelp, "outcome", "failed", activity.steps_failed);
+  count(kSteps, kStepsHelp, "whole", activity.steps_whole);
+  count(kSteps, kStepsHelp, "partial", activity.steps_partial);
+  count(kSteps, kStepsHelp, "failed", activity.steps_failed);
   constexpr char kBatches[] = "fisherd_batches_total";
   constexpr char kBatchesHelp[] = "Batches that were begun, by what was said to them.";
-  count(kBatches, kBatchesHelp, "outcome", "accepted", activity.batches_accepted);
-  count(kBatches, kBatchesHelp, "outcome", "duplicate", activity.batches_duplicate);
-  count(kBatches, kBatchesHelp, "outcome", "held", activity.batches_held);
+  count(kBatches, kBatchesHelp, "accepted", activity.batches_accepted);
+  count(kBatches, kBatchesHelp, "duplicate", activity.batches_duplicate);
+  count(kBatches, kBatchesHelp, "held", activity.batches_held);
   families.Counter("fisherd_batch_rows_total", "Rows of the batches that were accepted.",
                    static_cast<double>(activity.batch_rows));
   for (const auto& [reason, refused] : activity.batches_refused.Get()) {
@@ -115,9 +115,9 @@ void AddActivity(const core::Activity& activity, Families& families) {
   families.Histogram(kCommit, kCommitHelp, activity.record, {{"phase", "record"}});
   constexpr char kReads[] = "fisherd_reads_total";
   constexpr char kReadsHelp[] = "Reads and products, by what was answered.";
-  count(kReads, kReadsHelp, "outcome", "full", activity.reads_full);
-  count(kReads, kReadsHelp, "outcome", "unchanged", activity.reads_unchanged);
-  count(kReads, kReadsHelp, "outcome", "error", activity.reads_failed);
+  count(kReads, kReadsHelp, "full", activity.reads_full);
+  count(kReads, kReadsHelp, "unchanged", activity.reads_unchanged);
+  count(kReads, kReadsHelp, "error", activity.reads_failed);
   families.Counter("fisherd_results_refreshed_total", "Registered results that were computed.",
                    static_cast<double>(activity.results_computed));
 }

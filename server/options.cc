@@ -143,11 +143,11 @@ constexpr Setting kSettings[] = {
     {"insecure", "", "listen in the clear where other machines reach it",
      [](Options& o, absl::string_view v) { return SetBool(v, o.insecure); }},
     {"tls-cert", "PATH", "certificate chain (PEM) for TLS at every HOST:PORT (none)",
-     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_cert); }},
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls.certificate); }},
     {"tls-key", "PATH", "its private key (PEM)",
-     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_key); }},
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls.key); }},
     {"tls-client-ca", "PATH", "require client certificates that these (PEM) have signed (none)",
-     [](Options& o, absl::string_view v) { return SetPath(v, o.tls_client_ca); }},
+     [](Options& o, absl::string_view v) { return SetPath(v, o.tls.client_ca); }},
     {"identities", "PATH", "who may do what (docs/security.md; everyone may do everything)",
      [](Options& o, absl::string_view v) { return SetPath(v, o.identities); }},
     {"http", "HOST:PORT",
@@ -271,11 +271,11 @@ const Setting& NearestSetting(absl::string_view name) {
 }
 
 absl::Status CheckOptions(const Options& options) {
-  const bool tls = !options.tls_cert.empty();
-  if (tls != !options.tls_key.empty()) {
+  const bool tls = !options.tls.certificate.empty();
+  if (tls != !options.tls.key.empty()) {
     return absl::InvalidArgumentError("tls-cert and tls-key go together; one of them is missing");
   }
-  if (!tls && !options.tls_client_ca.empty()) {
+  if (!tls && !options.tls.client_ca.empty()) {
     return absl::InvalidArgumentError("tls-client-ca needs tls-cert and tls-key");
   }
   for (const std::string& address : options.listen) {

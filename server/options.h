@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "core/factor_spec.h"
+#include "server/auth/tls.h"
 #include "server/log.h"
 
 namespace fisherd::server {
@@ -44,10 +45,7 @@ struct Options {
   absl::Duration shutdown_grace = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
-  // PEM files, read again when they change; empty: no TLS, no certificates asked of clients.
-  std::string tls_cert;
-  std::string tls_key;
-  std::string tls_client_ca;
+  TlsFiles tls;           // without a certificate: no TLS
   bool insecure = false;  // may listen in the clear where others reach it
   std::string
       identities;  // file of who may do what (auth/identities.h); empty: everyone everything

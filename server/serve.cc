@@ -40,18 +40,18 @@ void LogStart(const Options& options, const Server& server) {
           server.http_port() == 0 ? "" : absl::StrCat(", HTTP port ", server.http_port()));
   for (const std::string& address : options.listen) {
     if (IsLocal(address)) continue;
-    if (options.tls_cert.empty()) {
+    if (options.tls.certificate.empty()) {
       LogWarning("what is said at ", address,
                  " can be heard and changed on its way: ", "connections are not encrypted");
     }
-    if (options.identities.empty() && options.tls_client_ca.empty()) {
+    if (options.identities.empty() && options.tls.client_ca.empty()) {
       LogWarning("whoever reaches ", address,
                  " can read and change every factor: ", "nobody is asked who he is");
     }
   }
 }
 
-void Reload(Server& server, CommandLine& line,
+void Reload(Server& server, const CommandLine& line,
             const std::function<absl::StatusOr<CommandLine>()>& read) {
   const auto anew = read();
   absl::Status status = anew.status();
@@ -89,15 +89,11 @@ absl::Status CheckConfig(const Options& options) {
       return identities.status();
     }
   }
-  if (options.tls_cert.empty()) return absl::OkStatus();
-  return MakeTlsCredentials({.certificate = options.tls_cert,
-                             .key = options.tls_key,
-                             .client_ca = options.tls_client_ca})
-      .status();
+  if (options.tls.certificate.empty()) return absl::OkStatus();
+  return MakeTlsCredentials(options.tls).status();
 }
 
-int Serve(const CommandLine& given, const std::function<absl::StatusOr<CommandLine>()>& read) {
-  CommandLine line = given;
+int Serve(const CommandLine& line, const std::function<absl::StatusOr<CommandLine>()>& read) {
   const Options& options = line.options;
   SetLogLevel(options.log_level);
   SetLogFormat(options.log_format);

@@ -161,7 +161,7 @@ struct Server::Rooms {
                  .sessions = &sessions,
                  .calls = &call_metrics,
                  .guard = this->guard.get(),
-                 .tls_certificate = options.tls_cert,
+                 .tls_certificate = options.tls.certificate,
                  .backend = backend.name(),
                  .factor_prefixes = options.metrics_factor_prefixes}) {}
 
@@ -284,10 +284,8 @@ absl::Status Server::Reload() { return rooms_->guard->Reload(); }
 absl::Status Server::Listen(const Options& options) {
   EnablePlugins(options);
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
-  if (!options.tls_cert.empty()) {
-    auto tls = MakeTlsCredentials({.certificate = options.tls_cert,
-                                   .key = options.tls_key,
-                                   .client_ca = options.tls_client_ca});
+  if (!options.tls.certificate.empty()) {
+    auto tls = MakeTlsCredentials(options.tls);
     if (!tls.ok()) return tls.status();
     credentials = *std::move(tls);
   }

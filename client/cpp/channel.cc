@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "fisherd/status.h"
 
 namespace fisherd {
@@ -77,8 +79,8 @@ constexpr char kServiceConfig[] = R"({
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
-                                                           const ClientOptions& options) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(const std::string& address,
+                                                              const ClientOptions& options) {
   if (!options.token.empty() && !options.tls.has_value() && !IsThisMachine(address)) {
     return absl::InvalidArgumentError(
         "a token would travel in the clear to another machine; use TLS");
@@ -96,8 +98,13 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
   if (!options.token.empty()) {
     interceptors.push_back(std::make_unique<TokenCarrierFactory>(options.token));
   }
-  return grpc::experimental::CreateCustomChannelWithInterceptors(address, credentials, arguments,
-                                                                 std::move(interceptors));
+  std::shared_ptr<grpc::Channel> channel = grpc::experimental::CreateCustomChannelWithInterceptors(
+      address, credentials, arguments, std::move(interceptors));
+  if (channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
+    return channel;
+  }
+  return absl::UnavailableError(absl::StrCat("no server answers at ", address, " within ",
+                                             absl::FormatDuration(options.connect_timeout)));
 }
 
 grpc::ChannelArguments DefaultChannelArguments() {

@@ -17,10 +17,10 @@
 
 namespace fisherd {
 
-// A channel as ClientOptions have it. INVALID_ARGUMENT for a token that others could read on its
-// way.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
-                                                           const ClientOptions& options);
+// A channel as ClientOptions have it, once a server answers. INVALID_ARGUMENT for a token that
+// others could read on its way; UNAVAILABLE if none answers within connect_timeout.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(const std::string& address,
+                                                              const ClientOptions& options);
 
 // Of Client::Connect's channels: a peer that dies without a word is noticed within 30 s, one that
 // comes back within 10 s, and small calls that do no harm twice are repeated by gRPC.

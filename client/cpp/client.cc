@@ -140,14 +140,9 @@ Client& Client::operator=(Client&&) noexcept = default;
 Client::~Client() = default;
 
 absl::StatusOr<Client> Client::Connect(const std::string& address, const ClientOptions& options) {
-  const auto made = MakeChannel(address, options);
-  if (!made.ok()) return made.status();
-  const std::shared_ptr<grpc::Channel>& channel = *made;
-  if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
-    return absl::UnavailableError(absl::StrCat("no server answers at ", address, " within ",
-                                               absl::FormatDuration(options.connect_timeout)));
-  }
-  return FromChannel(channel, options);
+  const auto channel = ConnectChannel(address, options);
+  if (!channel.ok()) return channel.status();
+  return FromChannel(*channel, options);
 }
 
 Client Client::FromChannel(std::shared_ptr<grpc::Channel> channel, const ClientOptions& options) {

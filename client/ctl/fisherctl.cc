@@ -12,7 +12,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "client/cpp/channel.h"
 #include "client/ctl/command_line.h"
 #include "client/ctl/data_commands.h"
@@ -83,17 +82,6 @@ absl::StatusOr<ClientOptions> OptionsOf(const CommandLine& line) {
   }
   if (line.has("tls") || !tls.root_certificates.empty()) options.tls = std::move(tls);
   return options;
-}
-
-absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectTo(const std::string& server,
-                                                         const ClientOptions& options) {
-  auto channel = MakeChannel(server, options);
-  if (!channel.ok()) return channel;
-  if ((*channel)->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
-    return channel;
-  }
-  return absl::UnavailableError(absl::StrCat("no server answers at ", server, " within ",
-                                             absl::FormatDuration(options.connect_timeout)));
 }
 
 std::optional<double> ParseNumber(const std::string& text) {
@@ -301,7 +289,7 @@ int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
   const absl::StatusOr<ClientOptions> options = OptionsOf(*line);
   if (!options.ok()) return Misused(err, options.status());
   const auto channel =
-      ConnectTo(FlagOr(*line, "server", "FISHERD_SERVER", kDefaultServer), *options);
+      ConnectChannel(FlagOr(*line, "server", "FISHERD_SERVER", kDefaultServer), *options);
   if (!channel.ok()) return Complain(err, channel.status());
   Client client = Client::FromChannel(*channel, *options);
   Context context{.line = *line,

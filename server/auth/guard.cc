@@ -135,27 +135,27 @@ absl::Status Guard::Administer(const grpc::ServerContextBase& context, std::stri
   return status;
 }
 
-Quota Guard::QuotaOf(const Caller& caller) const {
+// Nobody's has no quota.
+Identity Guard::IdentityOf(const Caller& caller) const {
   const std::shared_ptr<const Identities> known = identities();
   const Identity* const identity = known == nullptr ? nullptr : known->ByName(caller.name());
-  return identity == nullptr ? Quota() : identity->quota;
+  return identity == nullptr ? Identity() : *identity;
 }
 
 absl::Status Guard::WithinQuota(const Caller& caller, const core::FactorRegistry& registry,
-                                int factors, int64_t bytes,
+                                const std::function<Growth()>& growth,
                                 const std::function<absl::Status()>& call) {
-  const Quota quota = QuotaOf(caller);
+  const Identity identity = IdentityOf(caller);
+  const Quota& quota = identity.quota;
   if (quota.bytes == Quota::kNone && quota.factors == Quota::kNone) return call();
   core::MutexLock lock(&creating_);
+  const auto [factors, bytes] = growth();
   int64_t used_factors = 0;
   int64_t used_bytes = 0;
-  const std::shared_ptr<const Identities> known = identities();
-  if (const Identity* const identity = known->ByName(caller.name())) {
-    for (const std::string& prefix : identity->UpdatePrefixes()) {
-      for (const auto& factor : registry.List(prefix, "", std::numeric_limits<size_t>::max())) {
-        ++used_factors;
-        used_bytes += factor->Describe().estimated_bytes;
-      }
+  for (const std::string& prefix : identity.UpdatePrefixes()) {
+    for (const auto& factor : registry.List(prefix, "", std::numeric_limits<size_t>::max())) {
+      ++used_factors;
+      used_bytes += factor->Describe().estimated_bytes;
     }
   }
   if (factors > 0 && used_factors > quota.factors - factors) {
@@ -168,7 +168,7 @@ absl::Status Guard::WithinQuota(const Caller& caller, const core::FactorRegistry
 }
 
 absl::StatusOr<std::shared_ptr<void>> Guard::TakeStream(const Caller& caller) {
-  const Quota quota = QuotaOf(caller);
+  const Quota quota = IdentityOf(caller).quota;
   if (quota.streams == Quota::kNone) return std::shared_ptr<void>();
   core::MutexLock lock(&mutex_);
   int64_t& streams = streams_[caller.name()];

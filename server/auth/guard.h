@@ -26,6 +26,12 @@ namespace fisherd::server {
 
 class Guard;
 
+// What a call adds to the factors of an identity; nothing, if it is refused anyway.
+struct Growth {
+  int64_t factors = 0;
+  int64_t bytes = 0;
+};
+
 // One call's: who makes it. What it may is looked up each time, so that a reload counts for streams
 // that are open. Thread-safe. The guard must outlive it.
 class Caller {
@@ -70,10 +76,11 @@ class Guard {
   absl::Status Administer(const grpc::ServerContextBase& context, std::string_view method,
                           std::string_view target, const std::function<absl::Status()>& call);
 
-  // Runs `call`, which makes a factor or lets one grow by `bytes`, if the caller's quota has room
-  // for it. RESOURCE_EXHAUSTED (QUOTA).
-  absl::Status WithinQuota(const Caller& caller, const core::FactorRegistry& registry, int factors,
-                           int64_t bytes, const std::function<absl::Status()>& call);
+  // Runs `call`, if the caller's quota has room for what it adds; nobody asks for that where there
+  // is no quota. RESOURCE_EXHAUSTED (QUOTA).
+  absl::Status WithinQuota(const Caller& caller, const core::FactorRegistry& registry,
+                           const std::function<Growth()>& growth,
+                           const std::function<absl::Status()>& call);
   // Of a stream that sends batches, for as long as it lives. RESOURCE_EXHAUSTED (QUOTA).
   absl::StatusOr<std::shared_ptr<void>> TakeStream(const Caller& caller);
 
@@ -88,7 +95,7 @@ class Guard {
     core::MutexLock lock(&mutex_);
     return identities_;
   }
-  Quota QuotaOf(const Caller& caller) const;
+  Identity IdentityOf(const Caller& caller) const;
   absl::Status Check(const Caller& caller, Permission permission, std::string_view target);
 
   const std::string path_;

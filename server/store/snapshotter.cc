@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <future>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -145,16 +144,6 @@ std::vector<std::string> Snapshotter::TakeChanged(std::string_view prefix) {
   return names;
 }
 
-// Waits for the step that overwrites it to end.
-absl::StatusOr<core::FactorImage> Snapshotter::ImageOf(const std::string& name) const {
-  const auto factor = registry_.Find(name);
-  if (!factor.ok()) return factor.status();
-  std::promise<absl::StatusOr<core::FactorImage>> taken;
-  (*factor)->StartImage(
-      [&](absl::StatusOr<core::FactorImage> image) { taken.set_value(std::move(image)); });
-  return taken.get_future().get();
-}
-
 absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, const Told& told) {
   VisitFailpoint("snapshot.begin");
   const absl::Time began = core::SteadyNow();
@@ -185,7 +174,8 @@ absl::Status Snapshotter::SaveFactors(const std::vector<std::string>& names, con
       MarkChanged(name);
       continue;
     }
-    absl::StatusOr<core::FactorImage> image = ImageOf(name);
+    const auto found = registry_.Find(name);
+    absl::StatusOr<core::FactorImage> image = found.ok() ? (*found)->AwaitImage() : found.status();
     if (!image.ok()) {
       // Deleted, or there is no room to keep its version.
       if (absl::IsResourceExhausted(image.status())) {

@@ -105,7 +105,6 @@ class Snapshotter {
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status SaveGroup(std::vector<SavedFactor>& group)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(work_mutex_);
-  absl::StatusOr<core::FactorImage> ImageOf(const std::string& name) const;
 
   Manifest& manifest_;
   core::FactorRegistry& registry_;

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <future>
 #include <map>
 #include <system_error>
 #include <utility>
@@ -395,10 +394,7 @@ std::string Store::NewTransfer() {
 absl::StatusOr<std::string> Store::Export(const std::string& name) {
   const auto factor = registry_->Find(name);
   if (!factor.ok()) return factor.status();
-  std::promise<absl::StatusOr<core::FactorImage>> taken;
-  (*factor)->StartImage(
-      [&](absl::StatusOr<core::FactorImage> image) { taken.set_value(std::move(image)); });
-  auto image = taken.get_future().get();
+  auto image = (*factor)->AwaitImage();
   if (!image.ok()) return image.status();
   const SavedFactor saved(*std::move(image));
   const std::filesystem::path path = NewTransfer();

@@ -49,8 +49,8 @@ TEST(MetricsNamesTest, AreThoseThatAreDocumented) {
   options.data_dir = directory + "/data";
   options.disk_reserve = 1;
   options.snapshot_interval = absl::Milliseconds(10);
-  options.tls_cert = certificate;
-  options.tls_key = key;
+  options.tls.certificate = certificate;
+  options.tls.key = key;
   options.metrics_factor_prefixes = {"f"};
   auto server = server::Server::Start(options);
   ASSERT_TRUE(server.ok()) << server.status();

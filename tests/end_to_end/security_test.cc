@@ -96,9 +96,9 @@ class SecurityTest : public testing::Test {
         " -out " + Path(name + ".pem") + " 2>/dev/null");
   }
   void UseTls(const std::string& certificate, const std::string& client_ca = "") {
-    options_.tls_cert = Path(certificate + ".pem");
-    options_.tls_key = Path(certificate + ".key");
-    if (!client_ca.empty()) options_.tls_client_ca = Path(client_ca + ".pem");
+    options_.tls.certificate = Path(certificate + ".pem");
+    options_.tls.key = Path(certificate + ".key");
+    if (!client_ca.empty()) options_.tls.client_ca = Path(client_ca + ".pem");
   }
   Tls TlsOf(const std::string& authority, const std::string& own = "") const {
     Tls tls{.root_certificates = Contents(Path(authority + ".pem"))};
@@ -517,14 +517,14 @@ TEST_F(SecurityTest, CertificatesAreReadAgainWhileItRuns) {
 TEST_F(SecurityTest, WhatIsNoCertificateIsSaidAtTheStart) {
   MakeAuthority("ca");
   MakeAuthority("other");
-  options_.tls_cert = Path("ca.pem");
-  options_.tls_key = Path("other.key");
+  options_.tls.certificate = Path("ca.pem");
+  options_.tls.key = Path("other.key");
   EXPECT_THAT(std::string(server::Server::Start(options_).status().message()),
               HasSubstr("is not the key of the certificate"));
-  options_.tls_key = Path("none.key");
+  options_.tls.key = Path("none.key");
   EXPECT_THAT(std::string(server::Server::Start(options_).status().message()),
               HasSubstr("cannot be read as a private key"));
-  options_.tls_cert = Path("ca.key");
+  options_.tls.certificate = Path("ca.key");
   EXPECT_THAT(std::string(server::Server::Start(options_).status().message()),
               HasSubstr("cannot be read as a certificate"));
 }

@@ -5,8 +5,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "grpcpp/create_channel.h"
@@ -30,16 +32,22 @@ class ServeDeathTest : public testing::Test {
     std::filesystem::remove(options_.port_file);
   }
 
-  // Sends itself `signal` once it serves.
-  [[noreturn]] void ServeUntil(int signal) {
+  // Runs `then` beside it once it serves.
+  [[noreturn]] void ServeAnd(
+      std::function<void()> then,
+      const std::function<absl::StatusOr<CommandLine>()>& read = Unread) const {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    std::thread([this, signal] {
+    std::thread([this, then = std::move(then)] {
       while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
-      kill(getpid(), signal);
+      then();
     }).detach();
-    _exit(Serve({.options = options_, .written = {}}, Unread));
+    _exit(Serve({.options = options_, .written = {}}, read));
+  }
+  // Sends itself `signal` once it serves.
+  [[noreturn]] void ServeUntil(int signal) const {
+    ServeAnd([signal] { kill(getpid(), signal); });
   }
 
   // Of the process that the death test began in: its child makes the files.
@@ -70,31 +78,24 @@ TEST_F(ServeDeathTest, ListeningToTheWorldIsWarnedOf) {
 
 // SIGHUP takes over what a running server can, and says what it cannot.
 TEST_F(ServeDeathTest, SighupReadsAgain) {
-  const auto serve = [this] {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    std::thread([this] {
-      while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
-      kill(getpid(), SIGHUP);
-      while (!std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
-      kill(getpid(), SIGHUP);
-      while (std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
-      kill(getpid(), SIGTERM);
-    }).detach();
-    const auto read = [this]() -> absl::StatusOr<CommandLine> {
-      if (std::filesystem::exists(path_ + ".reloaded")) {
-        std::filesystem::remove(path_ + ".reloaded");
-        return absl::InvalidArgumentError("a bad line");
-      }
-      std::ofstream(path_ + ".reloaded") << "yes";
-      CommandLine anew{.options = options_, .written = {{"window", "7"}}};
-      anew.options.log_format = LogFormat::kJson;
-      return anew;
-    };
-    _exit(Serve({.options = options_, .written = {}}, read));
+  const auto signals = [this] {
+    kill(getpid(), SIGHUP);
+    while (!std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
+    kill(getpid(), SIGHUP);
+    while (std::filesystem::exists(path_ + ".reloaded")) absl::SleepFor(absl::Milliseconds(1));
+    kill(getpid(), SIGTERM);
   };
-  EXPECT_EXIT(serve(), testing::ExitedWithCode(0),
+  const auto read = [this]() -> absl::StatusOr<CommandLine> {
+    if (std::filesystem::exists(path_ + ".reloaded")) {
+      std::filesystem::remove(path_ + ".reloaded");
+      return absl::InvalidArgumentError("a bad line");
+    }
+    std::ofstream(path_ + ".reloaded") << "yes";
+    CommandLine anew{.options = options_, .written = {{"window", "7"}}};
+    anew.options.log_format = LogFormat::kJson;
+    return anew;
+  };
+  EXPECT_EXIT(ServeAnd(signals, read), testing::ExitedWithCode(0),
               "\"message\":\"reloaded\"}.*only a restart takes over: window.*"
               "nothing was reloaded: a bad line.*shut down");
 }
@@ -114,41 +115,34 @@ TEST_F(ServeDeathTest, WhatCannotServeSaysWhy) {
 // The stream of a client that never goes holds the first shutdown up for its grace.
 TEST_F(ServeDeathTest, ASecondSignalEndsItAtOnce) {
   options_.shutdown_grace = absl::Hours(1);
-  const auto serve = [this] {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    std::thread([this] {
-      while (!std::filesystem::exists(options_.port_file)) absl::SleepFor(absl::Milliseconds(1));
-      int port = 0;
-      std::ifstream(options_.port_file) >> port;
-      const auto stub = v1::FactorService::NewStub(grpc::CreateChannel(
-          "127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
-      grpc::ClientContext context;
-      const auto stream = stub->Multiply(&context);
-      // In flight for the server once its initial metadata is back, so wait for a first answer.
-      v1::CreateFactorRequest create;
-      create.set_name("f");
-      create.mutable_spec()->mutable_fully_connected_diagonal()->set_input_size(1);
-      create.mutable_spec()->mutable_fully_connected_diagonal()->set_output_size(1);
-      v1::CreateFactorResponse created;
-      grpc::ClientContext create_context;
-      stub->CreateFactor(&create_context, create, &created);
-      v1::MultiplyRequest request;
-      request.mutable_header()->set_factor("f");
-      request.mutable_header()->mutable_operator_()->mutable_covariance();
-      stream->Write(request);
-      v1::MultiplyResponse response;
-      stream->Read(&response);
+  const auto then = [this] {
+    int port = 0;
+    std::ifstream(options_.port_file) >> port;
+    const auto stub = v1::FactorService::NewStub(grpc::CreateChannel(
+        "127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    const auto stream = stub->Multiply(&context);
+    // In flight for the server once its initial metadata is back, so wait for a first answer.
+    v1::CreateFactorRequest create;
+    create.set_name("f");
+    create.mutable_spec()->mutable_fully_connected_diagonal()->set_input_size(1);
+    create.mutable_spec()->mutable_fully_connected_diagonal()->set_output_size(1);
+    v1::CreateFactorResponse created;
+    grpc::ClientContext create_context;
+    stub->CreateFactor(&create_context, create, &created);
+    v1::MultiplyRequest request;
+    request.mutable_header()->set_factor("f");
+    request.mutable_header()->mutable_operator_()->mutable_covariance();
+    stream->Write(request);
+    v1::MultiplyResponse response;
+    stream->Read(&response);
+    kill(getpid(), SIGTERM);
+    while (true) {
+      absl::SleepFor(absl::Milliseconds(20));
       kill(getpid(), SIGTERM);
-      while (true) {
-        absl::SleepFor(absl::Milliseconds(20));
-        kill(getpid(), SIGTERM);
-      }
-    }).detach();
-    _exit(Serve({.options = options_, .written = {}}, Unread));
+    }
   };
-  EXPECT_EXIT(serve(), testing::ExitedWithCode(1), "a second one ends at once");
+  EXPECT_EXIT(ServeAnd(then), testing::ExitedWithCode(1), "a second one ends at once");
 }
 
 }  // namespace
