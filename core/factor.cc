@@ -73,9 +73,25 @@ absl::StatusOr<std::shared_ptr<Factor>> Factor::Restore(const FactorImage& image
       }
       reserve = *std::move(grant);
     }
-    factor.results_.Add(result.op, result.policy, std::move(reserve))->cached = result.cached;
+    factor.results_.Add(result.op, result.policy, std::move(reserve))->cached =
+        factor.AdoptResult(result.cached);
   }
   return made;
+}
+
+// Where the backend keeps results; null if it cannot: it is computed anew.
+std::shared_ptr<const CachedResult> Factor::AdoptResult(
+    std::shared_ptr<const CachedResult> result) const {
+  if (result == nullptr || !on_device_) return result;
+  auto adopted = std::make_shared<CachedResult>();
+  adopted->matrix = environment_.backend->NewMatrix(result->matrix->shape());
+  if (adopted->matrix == nullptr || !adopted->matrix->CopyFrom(*result->matrix).ok()) {
+    return nullptr;
+  }
+  adopted->version = result->version;
+  adopted->total_weight = result->total_weight;
+  adopted->damping = result->damping;
+  return adopted;
 }
 
 // All of an image but its version, its results and its elements.
@@ -111,6 +127,7 @@ Factor::Factor(std::string name, const FactorSpec& spec, std::unique_ptr<const K
       towers_(spec.towers),
       active_towers_(spec.towers),
       current_(InitialVersion(incarnation)),
+      on_device_(current_ != nullptr && current_->matrix->device() != nullptr),
       pin_reserve_(std::move(pin_reserve)) {}
 
 std::shared_ptr<StateVersion> Factor::InitialVersion(uint64_t incarnation) const {
@@ -118,9 +135,8 @@ std::shared_ptr<StateVersion> Factor::InitialVersion(uint64_t incarnation) const
   auto version = std::make_shared<StateVersion>();
   version->version = {.incarnation = incarnation, .epoch = environment_.epoch, .step = 0};
   version->bound = value;
-  version->matrix = Matrix::New(kind_->state_shape());
-  if (version->matrix == nullptr) return nullptr;
-  version->matrix->Fill(value);
+  version->matrix = environment_.backend->NewMatrix(kind_->state_shape());
+  if (version->matrix == nullptr || !version->matrix->Fill(value).ok()) return nullptr;
   return version;
 }
 
@@ -252,6 +268,12 @@ absl::Status Factor::Reset(uint64_t incarnation) {
 }
 
 absl::Status Factor::Become(const FactorImage& image, std::unique_ptr<Matrix> state) {
+  if (on_device_) {
+    std::unique_ptr<Matrix> moved = environment_.backend->NewMatrix(state->shape());
+    if (moved == nullptr) return StateBudgetExhausted(state->shape(), *environment_.state_budget);
+    if (absl::Status status = moved->CopyFrom(*state); !status.ok()) return status;
+    state = std::move(moved);
+  }
   auto fresh = std::make_shared<StateVersion>();
   fresh->version = image.version;
   fresh->matrix = std::move(state);
@@ -296,6 +318,7 @@ FactorInfo Factor::Describe() const {
   FactorInfo info{.name = name_,
                   .spec = spec_,
                   .shape = shape,
+                  .backend = environment_.backend->name(),
                   .version = current_->version,
                   .steps_committed = current_->steps_committed,
                   .next = NextLocked(),

@@ -252,8 +252,8 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
 
   // Back to the initial covariance and step 1. Batches and waiting reads get OLD_INCARNATION.
   absl::Status Reset(uint64_t incarnation);
-  // As Reset, but to what the image says, of this factor's specification, with `state` as the
-  // state; registrations stay.
+  // As Reset, but to what the image says, of this factor's specification, with `state`, in host
+  // memory, as the state; registrations stay.
   absl::Status Become(const FactorImage& image, std::unique_ptr<Matrix> state);
   // No name leads here any more. As Reset for who waits; later calls are NOT_FOUND.
   void Retire();
@@ -359,6 +359,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   void ResetLocked(Aftermath& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReplaceState(uint64_t incarnation, std::shared_ptr<StateVersion> fresh,
                             const FactorImage* image);
+  std::shared_ptr<const CachedResult> AdoptResult(std::shared_ptr<const CachedResult> result) const;
   void AdoptLocked(const FactorImage& image, StateVersion& state)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -461,6 +462,7 @@ class Factor final : public RoomWaiter, public std::enable_shared_from_this<Fact
   absl::Time updated_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // see FactorInfo
   bool in_place_ ABSL_GUARDED_BY(mutex_) = false;  // current_'s matrix is being overwritten
   std::shared_ptr<StateVersion> current_ ABSL_GUARDED_BY(mutex_);
+  const bool on_device_;  // where the backend keeps matrices
   std::vector<std::shared_ptr<StateVersion>> older_pinned_ ABSL_GUARDED_BY(mutex_);  // ascending
   ByteGrant pin_reserve_
       ABSL_GUARDED_BY(mutex_);  // for one pinned version, lent to it while pinned

@@ -118,6 +118,11 @@ void Factor::ComputeStep(const std::shared_ptr<Ending>& ending) {
   const absl::Time began = SteadyNow();
   ending->bound = Compute(*ending);
   environment_.activity->compute.Observe(SteadyNow() - began);
+  if (!environment_.backend->Check().ok()) {
+    // The step never ends: its batches are sent again to the server that comes after this.
+    MutexLock lock(&mutex_);
+    return WakeReads();
+  }
   if (std::isfinite(ending->bound)) return LogStep(ending);
   ending->outcome = StepOutcome::kFailed;
   ending->counted.clear();
@@ -147,7 +152,7 @@ bool Factor::PrepareCommit(Ending& ending) {
     return true;
   }
   ending.to = std::make_shared<StateVersion>();
-  ending.to->matrix = Matrix::New(kind_->state_shape());
+  ending.to->matrix = environment_.backend->NewMatrix(kind_->state_shape());
   if (ending.to->matrix == nullptr) ending.to = nullptr;
   return true;
 }
@@ -162,7 +167,7 @@ double Factor::Compute(const Ending& ending) const {
   const double largest =
       kind_->Advance(ending.parameters, batches, find_largest, *ending.from->matrix,
                      *ending.to->matrix, *environment_.backend);
-  return find_largest ? largest : ending.bound;
+  return find_largest || std::isnan(largest) ? largest : ending.bound;
 }
 
 void Factor::LogStep(const std::shared_ptr<Ending>& ending) {

@@ -35,6 +35,7 @@ FactorImage Factor::LifeLocked() const {
 
 absl::StatusOr<FactorImage> Factor::ImageLocked() {
   if (retired_) return OldIncarnation(incarnation_);
+  if (absl::Status status = environment_.backend->Check(); !status.ok()) return status;
   if (in_place_) return absl::UnavailableError("a step is being computed");
   const std::shared_ptr<const StateVersion> pinned = Pin(current_);
   if (pinned == nullptr) {
@@ -81,7 +82,7 @@ void Factor::RunImages() {
   std::vector<absl::StatusOr<FactorImage>> images;
   {
     MutexLock lock(&mutex_);
-    if (in_place_) return;  // WakeReads comes
+    if (in_place_ && environment_.backend->Check().ok()) return;  // WakeReads comes
     callbacks.swap(images_);
     for (size_t i = 0; i < callbacks.size(); ++i) images.push_back(ImageLocked());
   }

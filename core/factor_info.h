@@ -66,6 +66,7 @@ struct FactorInfo {
   std::string name;
   FactorSpec spec;
   MatrixShape shape;
+  std::string backend;  // its name
   Version version;
   int64_t steps_committed = 0;
   int64_t steps_failed = 0;

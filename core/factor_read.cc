@@ -66,10 +66,11 @@ void Factor::WakeReads() {
   if (!images_.empty()) {
     environment_.pool->Schedule([self = shared_from_this()] { self->RunImages(); });
   }
+  const bool usable = !retired_ && environment_.backend->Check().ok();
   for (auto& [id, read] : reads_) {
     const auto& min = read.request.min_version;
     const bool too_early =
-        !retired_ && min.has_value() && min->incarnation == incarnation_ && !HasEnded(min->step);
+        usable && min.has_value() && min->incarnation == incarnation_ && !HasEnded(min->step);
     if (!read.waiting || too_early) continue;
     read.waiting = false;
     environment_.pool->Schedule([self = shared_from_this(), id = id] { self->RunRead(id); });
@@ -122,6 +123,7 @@ absl::StatusOr<std::optional<Factor::ReadSource>> Factor::PlanRead(const ReadReq
                                                                    std::optional<double> damping) {
   const auto& min = request.min_version;
   if (retired_) return OldIncarnation(incarnation_);
+  if (absl::Status status = environment_.backend->Check(); !status.ok()) return status;
   if (min.has_value()) {
     if (min->incarnation != incarnation_) return OldIncarnation(min->incarnation);
     if (!HasEnded(min->step)) return std::nullopt;
@@ -271,13 +273,11 @@ absl::StatusOr<std::shared_ptr<const CachedResult>> Factor::ComputeResult(
   const std::shared_ptr<const LinearOperator> op = kind_->Read(
       std::move(view),
       LinearOperatorDiag::Power{.exponent = registration->op.power(), .damping = damping});
-  const absl::Status status = op->CheckFinite(shape.dtype);
-  if (status.ok() && room) result->matrix = Matrix::New(shape);
-  const bool kept = result->matrix != nullptr;
-  if (kept) {
-    op->Materialize(*result->matrix);
-    ++environment_.activity->results_computed;
-  }
+  absl::Status status = op->CheckFinite(shape.dtype);
+  if (status.ok() && room) result->matrix = environment_.backend->NewMatrix(shape);
+  if (result->matrix != nullptr) status = op->Materialize(*result->matrix);
+  const bool kept = result->matrix != nullptr && status.ok();
+  if (kept) ++environment_.activity->results_computed;
 
   MutexLock lock(&mutex_);
   registration->computing = false;

@@ -1,5 +1,6 @@
 #include "core/factor_registry.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -56,12 +57,12 @@ class FactorRegistry::NameHold {
 };
 
 FactorRegistry::FactorRegistry(const RegistryOptions& options)
-    : state_budget_(options.state_budget),
+    : placement_({options.backend, options.state_budget}, options.devices, options.usual_backend),
       batch_budget_(options.batch_budget),
       watchers_(options.pool),
       environment_{.backend = options.backend,
                    .pool = options.pool,
-                   .state_budget = &state_budget_,
+                   .state_budget = &placement_.host().budget,
                    .batch_budget = &batch_budget_,
                    .dampings = &dampings_,
                    .watchers = &watchers_,
@@ -111,6 +112,24 @@ absl::StatusOr<FactorSpec> FactorRegistry::Complete(FactorSpec spec) const {
   return spec;
 }
 
+absl::StatusOr<FactorEnvironment> FactorRegistry::EnvironmentFor(const FactorSpec& spec,
+                                                                 bool again) {
+  const auto kind = MakeKind(spec);
+  if (!kind.ok()) return kind.status();
+  const int64_t bytes = 2 * (*kind)->state_shape().bytes();  // as Factor::Create takes
+  absl::StatusOr<Placement::Home*> home = &placement_.ChooseAgain(spec.backend, bytes);
+  if (!again) home = placement_.Choose(spec.backend, bytes);
+  if (!home.ok()) return home.status();
+  FactorEnvironment environment = environment_;
+  if (*home == &placement_.host()) return environment;
+  environment.backend = (*home)->backend;
+  environment.state_budget = &(*home)->budget;
+  environment.factor_batch_limit =
+      std::min(environment.factor_batch_limit, environment.backend->step_limit());
+  environment.small_work = 0;  // a thread that serves a stream does not wait for a device
+  return environment;
+}
+
 absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view name,
                                                                FactorSpec wanted) {
   if (absl::Status status = CheckName("name", name); !status.ok()) return status;
@@ -125,8 +144,10 @@ absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view 
   }
   if (absl::Status status = CheckWritable(); !status.ok()) return status;
   // Without the lock: a large state takes time to allocate.
+  const auto environment = EnvironmentFor(*spec, /*again=*/false);
+  if (!environment.ok()) return WithMetadata(environment.status(), "factor", name);
   absl::StatusOr<std::shared_ptr<Factor>> factor =
-      Factor::Create(std::string(name), *spec, NextIncarnation(), environment_);
+      Factor::Create(std::string(name), *spec, NextIncarnation(), *environment);
   if (!factor.ok()) return WithMetadata(factor.status(), "factor", name);
   if (absl::Status status = RecordFactor((*factor)->Life()); !status.ok()) return status;
   MutexLock lock(&mutex_);
@@ -136,7 +157,9 @@ absl::StatusOr<FactorRegistry::Created> FactorRegistry::Create(std::string_view 
 }
 
 absl::Status FactorRegistry::Restore(const FactorImage& image, const Factor::StateFill& fill) {
-  auto factor = Factor::Restore(image, fill, environment_);
+  const auto environment = EnvironmentFor(image.spec, /*again=*/true);
+  if (!environment.ok()) return WithMetadata(environment.status(), "factor", image.name);
+  auto factor = Factor::Restore(image, fill, *environment);
   if (!factor.ok()) return WithMetadata(factor.status(), "factor", image.name);
   MutexLock lock(&mutex_);
   factors_.emplace(image.name, *std::move(factor));
@@ -163,7 +186,9 @@ absl::StatusOr<std::shared_ptr<Factor>> FactorRegistry::Put(std::string_view nam
   const uint64_t incarnation = NextIncarnation();
   std::shared_ptr<Factor> factor = existing;
   if (factor == nullptr) {
-    auto made = Factor::Create(std::string(name), *spec, incarnation, environment_);
+    const auto environment = EnvironmentFor(*spec, /*again=*/true);
+    if (!environment.ok()) return WithMetadata(environment.status(), "factor", name);
+    auto made = Factor::Create(std::string(name), *spec, incarnation, *environment);
     if (!made.ok()) return WithMetadata(made.status(), "factor", name);
     factor = *std::move(made);
   }

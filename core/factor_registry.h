@@ -19,14 +19,17 @@
 #include "core/damping_table.h"
 #include "core/factor.h"
 #include "core/mutex.h"
+#include "core/placement.h"
 #include "core/watch_hub.h"
 
 namespace fisherd::core {
 
 struct RegistryOptions {
-  Backend* backend = nullptr;
+  Backend* backend = nullptr;  // the host's
   ComputePool* pool = nullptr;
-  int64_t state_budget = 0;                                          // bytes
+  int64_t state_budget = 0;            // bytes of the host's memory
+  std::vector<BackendMemory> devices;  // beside it
+  BackendChoice usual_backend = BackendChoice::kAny;                 // see Placement
   int64_t batch_budget = 0;                                          // bytes
   int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();  // of it, for one factor
   double small_work = 0;                                             // see FactorEnvironment
@@ -108,7 +111,8 @@ class FactorRegistry {
   const Activity& activity() const { return activity_; }
   // How many factors are quarantined.
   size_t damaged() const;
-  const ByteBudget& state_budget() const { return state_budget_; }
+  const ByteBudget& state_budget() const { return placement_.host().budget; }
+  const Placement& placement() const { return placement_; }
   const ByteBudget& batch_budget() const { return batch_budget_; }
 
  private:
@@ -119,11 +123,13 @@ class FactorRegistry {
   absl::Status RecordFactor(const FactorImage& image) const;
   absl::Status CheckWritable() const;
   absl::StatusOr<FactorSpec> Complete(FactorSpec spec) const;
+  // With the backend that the factor gets; `again`: it was there before.
+  absl::StatusOr<FactorEnvironment> EnvironmentFor(const FactorSpec& spec, bool again);
   uint64_t NextIncarnation();
   std::shared_ptr<Factor> FindOrNull(std::string_view name) const;
 
   DampingTable dampings_;
-  ByteBudget state_budget_;
+  Placement placement_;
   ByteBudget batch_budget_;
   WatchHub watchers_;
   Activity activity_;

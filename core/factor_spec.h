@@ -19,6 +19,9 @@ enum class GatherPolicy { kFail, kPartial };
 // What `durable` promises (SPEC §5); kUnset: what the registry says.
 enum class DurabilityLevel { kUnset, kMemory, kSnapshot, kSync };
 
+// Where the state lives and steps are computed; kAny: as the server decides, anew at each start.
+enum class BackendChoice { kAny, kCpu, kCuda };
+
 // Sizes of a fully-connected layer, for kinds/fully_connected_diagonal.
 struct FullyConnectedDiagonalSpec {
   int64_t input_size = 0;
@@ -45,6 +48,7 @@ struct FactorSpec {
   absl::Duration gather_timeout = absl::ZeroDuration();  // 0: the registry's
   int window = 0;                                        // open steps, to kMaxWindow; 0 likewise
   DurabilityLevel durability = DurabilityLevel::kUnset;
+  BackendChoice backend = BackendChoice::kAny;
 
   bool operator==(const FactorSpec&) const = default;
 };

@@ -104,6 +104,7 @@ absl::StatusOr<Progress> Factor::Open(const Claim& claim,
   {
     MutexLock lock(&mutex_);
     if (retired_) return OldIncarnation(incarnation_);
+    if (absl::Status status = environment_.backend->Check(); !status.ok()) return status;
     if (absl::Status status = CheckTower(claim.tower, TowersLocked()); !status.ok()) return status;
     Tower& tower = towers_[claim.tower];
     const bool other = tower.known && tower.client != claim.client;
@@ -190,6 +191,7 @@ absl::StatusOr<int64_t> Factor::SetTowers(int towers, bool now) {
 
 absl::Status Factor::CheckHeader(const BatchHeader& header, const ProgressListener* stream) const {
   if (retired_ || header.incarnation != incarnation_) return OldIncarnation(header.incarnation);
+  if (absl::Status status = environment_.backend->Check(); !status.ok()) return status;
   if (absl::Status status = CheckTower(header.tower, TowersLocked()); !status.ok()) return status;
   if (towers_[header.tower].stream.get() != stream) {
     return MakeError(
@@ -269,7 +271,7 @@ absl::StatusOr<BatchAdmission> Factor::BeginLocked(const BatchHeader& header,
     return BatchAdmission{.pending = nullptr,
                           .on_hold = answer->admission == StepGather::Admission::kOnHold};
   }
-  std::unique_ptr<Batch> batch = kind_->NewBatch(header);
+  std::unique_ptr<Batch> batch = kind_->NewBatch(header, environment_.backend->batch_memory());
   if (batch == nullptr) {
     lane.gather.Abandon(header.step, index, answer->ticket);
     UpdateClock(lane);

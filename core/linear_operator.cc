@@ -22,21 +22,21 @@ using Buffer = std::array<T, kBlock>;
 
 std::byte* BytesOf(auto* elements) { return reinterpret_cast<std::byte*>(elements); }
 
-// Where the elements of a tensor of a view lie in the matrix.
-struct Place {
-  int64_t offset = 0;  // of the first element
-  int64_t width = 0;   // > 0: transposed, elements of one output that follow on each other
-};
-
-Place PlaceOf(const TensorSpec& tensor, const TensorView& view, const MatrixShape& matrix) {
+ElementPlace PlaceOf(const TensorSpec& tensor, const TensorView& view, const MatrixShape& matrix) {
   if (tensor.role == TensorRole::kBias) return {.offset = (matrix.rows - 1) * matrix.cols};
   if (view.layout == Layout::kInOut) return {};
   return {.width = tensor.shape[1]};
 }
 
+// Where element k of the tensor at `place` lies in the matrix.
+int64_t IndexOf(const ElementPlace& place, const MatrixShape& matrix, int64_t k) {
+  if (place.width == 0) return place.offset + k;
+  return place.offset + k % place.width * matrix.cols + k / place.width;
+}
+
 // Elements first … first + count of the tensor at `place`, as C: where they lie, or in `buffer`.
 template <typename T, typename C>
-std::span<const C> Gather(const Matrix& matrix, const Place& place, int64_t first, int64_t count,
+std::span<const C> Gather(const Matrix& matrix, const ElementPlace& place, int64_t first, int64_t count,
                           Buffer<C>& buffer) {
   const T* from = matrix.elements<T>().data() + place.offset;
   if (place.width == 0) {
@@ -62,7 +62,7 @@ std::span<const C> Gather(const Matrix& matrix, const Place& place, int64_t firs
 template <typename F>
 void ForEachBlock(const Matrix& matrix, const TensorView& view, const TensorSpec& tensor,
                   int64_t first, int64_t bytes, F&& visit) {
-  const Place place = PlaceOf(tensor, view, matrix.shape());
+  const ElementPlace place = PlaceOf(tensor, view, matrix.shape());
   WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
     WithElementType(view.dtype, [&]<typename W>(std::type_identity<W> type) {
       using C = std::conditional_t<std::is_same_v<T, W>, T, double>;
@@ -119,12 +119,26 @@ int64_t MultiplyBlock(const kernels::PowerSpec& spec, std::span<const C> matrix,
   return bad;
 }
 
-kernels::Summary SummaryOf(const CovarianceView& covariance) {
+absl::StatusOr<kernels::Summary> SummaryOf(const CovarianceView& covariance) {
   const Matrix& matrix = *covariance.matrix;
+  if (matrix.device() != nullptr) return matrix.device()->Summarize(covariance.divisor);
   return WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
     return kernels::Summarize<T>(matrix.elements<T>().data(), matrix.shape().size(),
                                  covariance.divisor);
   });
+}
+
+// One element of a matrix that is in a device's memory.
+absl::StatusOr<double> Fetch(const Matrix& matrix, int64_t index) {
+  return WithStateType(matrix.shape().dtype,
+                       [&]<typename T>(std::type_identity<T>) -> absl::StatusOr<double> {
+                         T element;
+                         const absl::Status status = matrix.device()->Download(
+                             index * static_cast<int64_t>(sizeof(T)),
+                             std::as_writable_bytes(std::span(&element, 1)));
+                         if (!status.ok()) return status;
+                         return element;
+                       });
 }
 
 // Why x times what `matrix` is the matrix's element of is not finite.
@@ -228,7 +242,15 @@ bool LinearOperatorDiag::AllFinite(DataType dtype, double least, double most) co
   return std::isfinite(most + spec.damping) && extremes[0] <= safe && extremes[1] <= safe;
 }
 
-int64_t LinearOperatorDiag::CountNotFinite(DataType dtype) const {
+ElementsSpec LinearOperatorDiag::SpecOf(const TensorView& view, const TensorSpec& tensor) const {
+  return {.place = PlaceOf(tensor, view, covariance_.matrix->shape()),
+          .power = spec_,
+          .dtype = view.dtype};
+}
+
+absl::StatusOr<int64_t> LinearOperatorDiag::CountNotFinite(DataType dtype) const {
+  const auto matrix = OnHost(covariance_.matrix);
+  if (!matrix.ok()) return matrix.status();
   const TensorView view{.dtype = dtype};
   int64_t not_finite = 0;
   const auto count = [&]<typename W, typename C>(std::type_identity<W>, int64_t /*done*/,
@@ -245,8 +267,7 @@ int64_t LinearOperatorDiag::CountNotFinite(DataType dtype) const {
       elements = elements.subspan(block.size());
     }
   };
-  ForEachBlock(*covariance_.matrix, view, Tensors(view).front(), 0, dimension() * SizeOf(dtype),
-               count);
+  ForEachBlock(**matrix, view, Tensors(view).front(), 0, dimension() * SizeOf(dtype), count);
   return not_finite;
 }
 
@@ -255,10 +276,12 @@ absl::Status LinearOperatorDiag::CheckFinite(DataType dtype) const {
   if (AllFinite(dtype, covariance_.least / spec_.divisor, most / spec_.divisor)) {
     return absl::OkStatus();
   }
-  const kernels::Summary v = SummaryOf(covariance_);
-  if (AllFinite(dtype, v.least, v.most)) return absl::OkStatus();
-  const int64_t not_finite = CountNotFinite(dtype);
-  if (not_finite == 0) return absl::OkStatus();
+  const absl::StatusOr<kernels::Summary> v = SummaryOf(covariance_);
+  if (!v.ok()) return v.status();
+  if (AllFinite(dtype, v->least, v->most)) return absl::OkStatus();
+  const absl::StatusOr<int64_t> not_finite = CountNotFinite(dtype);
+  if (!not_finite.ok()) return not_finite.status();
+  if (*not_finite == 0) return absl::OkStatus();
   const std::string what = spec_.powered
                                ? absl::StrFormat("(v + %g)^%g", spec_.damping, spec_.exponent)
                                : "the covariance v";
@@ -266,24 +289,32 @@ absl::Status LinearOperatorDiag::CheckFinite(DataType dtype) const {
       absl::StatusCode::kFailedPrecondition, reason::kNonFiniteResult,
       absl::StrFormat(
           "%s is not a finite %s in %d of %d entries; the smallest v is %g; expected %s", what,
-          NameOf(dtype), not_finite, dimension(), v.least,
+          NameOf(dtype), *not_finite, dimension(), v->least,
           spec_.powered ? "another damping or exponent, or a wider dtype" : "a wider dtype"),
-      {{"entries", absl::StrCat(not_finite)}, {"smallest_value", absl::StrCat(v.least)}});
+      {{"entries", absl::StrCat(*not_finite)}, {"smallest_value", absl::StrCat(v->least)}});
 }
 
-void LinearOperatorDiag::Elements(const TensorView& view, int tensor, int64_t first,
-                                  std::span<std::byte> out) const {
-  ForEachBlock(*covariance_.matrix, view, Tensors(view)[tensor], first, out.size(),
+absl::Status LinearOperatorDiag::Elements(const TensorView& view, int tensor, int64_t first,
+                                          std::span<std::byte> out) const {
+  const TensorSpec spec = Tensors(view)[tensor];
+  if (const DeviceElements* device = covariance_.matrix->device()) {
+    return device->Power(SpecOf(view, spec), first, out);
+  }
+  ForEachBlock(*covariance_.matrix, view, spec, first, out.size(),
                [&]<typename W, typename C>(std::type_identity<W>, int64_t done,
                                            std::span<const C> elements) {
                  PowerBlock<W>(spec_, elements, out.data() + done * sizeof(W));
                });
+  return absl::OkStatus();
 }
 
 absl::Status LinearOperatorDiag::Multiply(const TensorView& view, int tensor, int64_t first,
                                           std::span<const std::byte> x,
                                           std::span<std::byte> out) const {
   const TensorSpec spec = Tensors(view)[tensor];
+  if (covariance_.matrix->device() != nullptr) {
+    return MultiplyOnDevice(SpecOf(view, spec), spec, first, x, out);
+  }
   absl::Status status;
   const auto multiply = [&]<typename W, typename C>(std::type_identity<W>, int64_t done,
                                                     std::span<const C> elements) {
@@ -299,9 +330,29 @@ absl::Status LinearOperatorDiag::Multiply(const TensorView& view, int tensor, in
   return status;
 }
 
-void LinearOperatorDiag::Materialize(Matrix& out) const {
-  WithStateType(out.shape().dtype, [&]<typename T>(std::type_identity<T>) {
-    Elements({.dtype = out.shape().dtype}, 0, 0, std::as_writable_bytes(out.elements<T>()));
+absl::Status LinearOperatorDiag::MultiplyOnDevice(const ElementsSpec& elements,
+                                                  const TensorSpec& tensor, int64_t first,
+                                                  std::span<const std::byte> x,
+                                                  std::span<std::byte> out) const {
+  const Matrix& matrix = *covariance_.matrix;
+  const auto bad = matrix.device()->PowerMultiply(elements, first, x, out);
+  if (!bad.ok()) return bad.status();
+  const int64_t size = SizeOf(elements.dtype);
+  if (*bad == static_cast<int64_t>(x.size()) / size) return absl::OkStatus();
+  const auto element = Fetch(matrix, IndexOf(elements.place, matrix.shape(), first + *bad));
+  if (!element.ok()) return element.status();
+  const double factor = WithElementType(elements.dtype, [&]<typename W>(std::type_identity<W>) {
+    return static_cast<double>(kernels::Load<W>(x.data() + *bad * size));
+  });
+  return ProductError(spec_, *element, factor, tensor, first + *bad);
+}
+
+absl::Status LinearOperatorDiag::Materialize(Matrix& out) const {
+  if (const DeviceElements* device = covariance_.matrix->device()) {
+    return device->Materialize(spec_, *out.device());
+  }
+  return WithStateType(out.shape().dtype, [&]<typename T>(std::type_identity<T>) {
+    return Elements({.dtype = out.shape().dtype}, 0, 0, std::as_writable_bytes(out.elements<T>()));
   });
 }
 

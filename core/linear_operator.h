@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/device_elements.h"
 #include "core/kernels/power.h"
 #include "core/matrix.h"
 #include "core/tensor.h"
@@ -72,9 +73,10 @@ class LinearOperator {
   // every element is finite in `dtype`. To be called before Elements or Multiply.
   virtual absl::Status CheckFinite(DataType dtype) const = 0;
 
-  // Writes elements first … of a tensor of the view; `out` is a whole number of elements.
-  virtual void Elements(const TensorView& view, int tensor, int64_t first,
-                        std::span<std::byte> out) const = 0;
+  // Writes elements first … of a tensor of the view; `out` is a whole number of elements. Errors, of
+  // this and of all that follows, are those of a device that has them.
+  virtual absl::Status Elements(const TensorView& view, int tensor, int64_t first,
+                                std::span<std::byte> out) const = 0;
 
   // Writes the product of elements first … with x. Both spans hold the same whole number of
   // elements, in the view's dtype; `x` need not be aligned. INVALID_ARGUMENT (NON_FINITE_INPUT) if
@@ -82,8 +84,9 @@ class LinearOperator {
   virtual absl::Status Multiply(const TensorView& view, int tensor, int64_t first,
                                 std::span<const std::byte> x, std::span<std::byte> out) const = 0;
 
-  // The elements in the state's own layout and type. CheckFinite must have passed.
-  virtual void Materialize(Matrix& out) const = 0;
+  // The elements in the state's own layout and type, to where the state is. CheckFinite must have
+  // passed.
+  virtual absl::Status Materialize(Matrix& out) const = 0;
 };
 
 // A covariance as its owner keeps it: value v = matrix / divisor.
@@ -111,17 +114,21 @@ class LinearOperatorDiag final : public LinearOperator {
   int64_t dimension() const override;
   std::vector<TensorSpec> Tensors(const TensorView& view) const override;
   absl::Status CheckFinite(DataType dtype) const override;
-  void Elements(const TensorView& view, int tensor, int64_t first,
-                std::span<std::byte> out) const override;
+  absl::Status Elements(const TensorView& view, int tensor, int64_t first,
+                        std::span<std::byte> out) const override;
   absl::Status Multiply(const TensorView& view, int tensor, int64_t first,
                         std::span<const std::byte> x, std::span<std::byte> out) const override;
-  void Materialize(Matrix& out) const override;
+  absl::Status Materialize(Matrix& out) const override;
 
  private:
   // Whether every element is for certain, if v's are between these.
   bool AllFinite(DataType dtype, double least, double most) const;
   // Looks at each as it is served.
-  int64_t CountNotFinite(DataType dtype) const;
+  absl::StatusOr<int64_t> CountNotFinite(DataType dtype) const;
+  ElementsSpec SpecOf(const TensorView& view, const TensorSpec& tensor) const;
+  absl::Status MultiplyOnDevice(const ElementsSpec& elements, const TensorSpec& tensor,
+                                int64_t first, std::span<const std::byte> x,
+                                std::span<std::byte> out) const;
 
   const CovarianceView covariance_;
   const bool has_bias_;

@@ -1,34 +1,11 @@
 #include "core/matrix.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "core/element_type.h"
 
 namespace fisherd::core {
-namespace {
-
-// A state of a few pages' worth of huge pages is walked row by row: with small ones, a page a row.
-constexpr size_t kHugePage = 2 << 20;
-constexpr size_t kLarge = 2 * kHugePage;
-
-}  // namespace
-
-void AlignedFree::operator()(void* memory) const { std::free(memory); }
-
-void* AllocateAligned(size_t bytes) {
-  // 0 bytes could be answered with null.
-  const size_t whole = bytes + 1;
-  void* memory = nullptr;
-  if (whole == 0) return nullptr;
-  if (posix_memalign(&memory, bytes < kLarge ? kAlignment : kHugePage, whole) != 0) return nullptr;
-  // A hint: where there are no huge pages, small ones do.
-  if (bytes >= kLarge) madvise(memory, bytes, MADV_HUGEPAGE);
-  return memory;
-}
 
 std::unique_ptr<Matrix> Matrix::New(const MatrixShape& shape) {
   AlignedArray<std::byte> data = MakeAlignedArray<std::byte>(shape.bytes());
@@ -36,14 +13,30 @@ std::unique_ptr<Matrix> Matrix::New(const MatrixShape& shape) {
   return std::unique_ptr<Matrix>(new Matrix(shape, std::move(data)));
 }
 
-void Matrix::Fill(double value) {
+absl::Status Matrix::Fill(double value) {
+  if (device_ != nullptr) return device_->Fill(value);
   WithStateType(shape_.dtype, [&]<typename T>(std::type_identity<T>) {
     std::ranges::fill(elements<T>(), static_cast<T>(value));
   });
+  return absl::OkStatus();
 }
 
-void Matrix::CopyFrom(const Matrix& other) {
+absl::Status Matrix::CopyFrom(const Matrix& other) {
+  if (device_ != nullptr) {
+    return other.device_ != nullptr ? device_->CopyFrom(*other.device_)
+                                    : device_->Upload(0, other.bytes());
+  }
+  if (other.device_ != nullptr) return other.device_->Download(0, bytes());
   std::memcpy(data_.get(), other.data_.get(), shape_.bytes());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Matrix>> OnHost(std::shared_ptr<const Matrix> matrix) {
+  if (matrix->device() == nullptr) return matrix;
+  std::shared_ptr<Matrix> copy = Matrix::New(matrix->shape());
+  if (copy == nullptr) return absl::ResourceExhaustedError("no memory for a copy of the matrix");
+  if (absl::Status status = copy->CopyFrom(*matrix); !status.ok()) return status;
+  return copy;
 }
 
 }  // namespace fisherd::core

@@ -7,25 +7,15 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/device_elements.h"
+#include "core/host_memory.h"
 #include "core/tensor.h"
 
 namespace fisherd::core {
-
-inline constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
-
-struct AlignedFree {
-  void operator()(void* memory) const;
-};
-
-// `count` elements, aligned to kAlignment, not initialised; null if there is no memory.
-template <typename T>
-using AlignedArray = std::unique_ptr<T[], AlignedFree>;
-void* AllocateAligned(size_t bytes);
-template <typename T>
-AlignedArray<T> MakeAlignedArray(size_t count) {
-  return AlignedArray<T>(static_cast<T*>(AllocateAligned(count * sizeof(T))));
-}
 
 // Sizes of a state: rows·cols elements of FLOAT32 or FLOAT64, row-major without padding.
 struct MatrixShape {
@@ -38,15 +28,22 @@ struct MatrixShape {
   bool operator==(const MatrixShape&) const = default;
 };
 
-// A row-major matrix of FLOAT32 or FLOAT64. Not thread-safe.
+// A row-major matrix of FLOAT32 or FLOAT64, in host memory or in a device's. Not thread-safe.
 class Matrix {
  public:
-  // With uninitialised elements; nullptr if there is no memory.
+  // In host memory, with uninitialised elements; nullptr if there is no memory.
   static std::unique_ptr<Matrix> New(const MatrixShape& shape);
+  // In a device's: for backends, whose NewMatrix gives what their steps write.
+  Matrix(const MatrixShape& shape, std::unique_ptr<DeviceElements> device)
+      : shape_(shape), device_(std::move(device)) {}
 
   const MatrixShape& shape() const { return shape_; }
 
-  // T must be the type that shape().dtype names.
+  // Null: it is in host memory.
+  DeviceElements* device() { return device_.get(); }
+  const DeviceElements* device() const { return device_.get(); }
+
+  // Of a matrix in host memory; T must be the type that shape().dtype names.
   template <typename T>
   std::span<T> elements() {
     return {reinterpret_cast<T*>(data_.get()), static_cast<size_t>(shape_.size())};
@@ -55,16 +52,16 @@ class Matrix {
   std::span<const T> elements() const {
     return {reinterpret_cast<const T*>(data_.get()), static_cast<size_t>(shape_.size())};
   }
-
   // All of them.
   std::span<std::byte> bytes() { return {data_.get(), static_cast<size_t>(shape_.bytes())}; }
   std::span<const std::byte> bytes() const {
     return {data_.get(), static_cast<size_t>(shape_.bytes())};
   }
 
-  void Fill(double value);
-  // `other` has the same shape.
-  void CopyFrom(const Matrix& other);
+  // Wherever it is. Errors are the device's.
+  absl::Status Fill(double value);
+  // `other` has the same shape; of two devices' both are of one kind.
+  absl::Status CopyFrom(const Matrix& other);
 
  private:
   Matrix(const MatrixShape& shape, AlignedArray<std::byte> data)
@@ -72,7 +69,12 @@ class Matrix {
 
   const MatrixShape shape_;
   AlignedArray<std::byte> data_;
+  std::unique_ptr<DeviceElements> device_;
 };
+
+// The same elements in host memory: `matrix` itself if it is there, else a copy.
+// RESOURCE_EXHAUSTED if there is no memory for it; the device's errors.
+absl::StatusOr<std::shared_ptr<const Matrix>> OnHost(std::shared_ptr<const Matrix> matrix);
 
 }  // namespace fisherd::core
 

@@ -87,6 +87,19 @@ absl::StatusOr<core::DurabilityLevel> FromProto(v1::DurabilityLevel level, std::
   }
 }
 
+absl::StatusOr<core::BackendChoice> FromProto(v1::BackendChoice choice, std::string_view field) {
+  switch (choice) {
+    case v1::BACKEND_CHOICE_UNSPECIFIED:
+      return core::BackendChoice::kAny;
+    case v1::BACKEND_CHOICE_CPU:
+      return core::BackendChoice::kCpu;
+    case v1::BACKEND_CHOICE_CUDA:
+      return core::BackendChoice::kCuda;
+    default:
+      return BadField(field, absl::StrCat(choice), "CPU (1) or CUDA (2)");
+  }
+}
+
 absl::StatusOr<absl::Duration> FromProto(const google::protobuf::Duration& duration,
                                          std::string_view field) {
   const absl::Duration result =
@@ -230,6 +243,9 @@ absl::StatusOr<core::FactorSpec> FromProto(const v1::FactorSpec& spec, std::stri
   const auto durability = FromProto(spec.durability(), Path(field, "durability"));
   if (!durability.ok()) return durability.status();
   result.durability = *durability;
+  const auto backend = FromProto(spec.backend(), Path(field, "backend"));
+  if (!backend.ok()) return backend.status();
+  result.backend = *backend;
   return result;
 }
 
@@ -412,6 +428,18 @@ v1::DurabilityLevel ToProto(core::DurabilityLevel level) {
   return v1::DURABILITY_LEVEL_UNSPECIFIED;
 }
 
+v1::BackendChoice ToProto(core::BackendChoice choice) {
+  switch (choice) {
+    case core::BackendChoice::kAny:
+      break;
+    case core::BackendChoice::kCpu:
+      return v1::BACKEND_CHOICE_CPU;
+    case core::BackendChoice::kCuda:
+      return v1::BACKEND_CHOICE_CUDA;
+  }
+  return v1::BACKEND_CHOICE_UNSPECIFIED;
+}
+
 v1::FactorSpec ToProto(const core::FactorSpec& spec) {
   v1::FactorSpec message;
   if (const auto* kind = std::get_if<core::FullyConnectedDiagonalSpec>(&spec.kind)) {
@@ -442,6 +470,7 @@ v1::FactorSpec ToProto(const core::FactorSpec& spec) {
   }
   message.set_window(spec.window);
   message.set_durability(ToProto(spec.durability));
+  message.set_backend(ToProto(spec.backend));
   return message;
 }
 
@@ -511,6 +540,7 @@ v1::FactorInfo ToProto(const core::FactorInfo& factor) {
   message.set_steps_failed(factor.steps_failed);
   message.set_steps_partial(factor.steps_partial);
   message.set_open_through(factor.open_through);
+  message.set_backend(factor.backend);
   message.set_next(factor.next);
   message.set_durable(factor.durable);
   message.set_total_weight(factor.total_weight);

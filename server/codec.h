@@ -51,6 +51,7 @@ core::Version FromProto(const v1::Version& version);
 v1::DataType ToProto(core::DataType type);
 v1::Version ToProto(const core::Version& version);
 v1::DurabilityLevel ToProto(core::DurabilityLevel level);
+v1::BackendChoice ToProto(core::BackendChoice choice);
 v1::FactorSpec ToProto(const core::FactorSpec& spec);
 v1::Operator ToProto(const core::OperatorSpec& op);
 v1::RefreshPolicy ToProto(const core::RefreshPolicy& policy);

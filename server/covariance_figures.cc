@@ -59,6 +59,21 @@ std::pair<int64_t, int64_t> GridOf(int64_t rows, int64_t cols) {
   return {grid_rows, std::min(cols, kMost / grid_rows)};
 }
 
+// A row of the matrix: where it is, or, if that is a device, in `fetched`.
+template <typename T>
+std::span<const T> RowOf(const core::Matrix& matrix, int64_t row, std::vector<std::byte>& fetched) {
+  const int64_t cols = matrix.shape().cols;
+  if (matrix.device() == nullptr) {
+    return matrix.elements<T>().subspan(static_cast<size_t>(row * cols),
+                                        static_cast<size_t>(cols));
+  }
+  fetched.assign(static_cast<size_t>(cols) * sizeof(T), std::byte{0});  // of a lost device: zeros
+  matrix.device()
+      ->Download(row * cols * static_cast<int64_t>(sizeof(T)), fetched)
+      .IgnoreError();
+  return {reinterpret_cast<const T*>(fetched.data()), static_cast<size_t>(cols)};
+}
+
 }  // namespace
 
 CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
@@ -73,13 +88,12 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
   std::vector<int64_t> counts(cells.size());
   double sum = 0;
   least = std::numeric_limits<double>::infinity();
-  const auto look = [&](auto elements, int64_t grid_row) {
-    const int64_t row = grid_row * matrix_rows / grid_rows;
+  const auto look = [&](auto elements, int64_t grid_row, int64_t row) {  // elements of that row
     const int64_t first_cell = row * rows / matrix_rows * cols;
     for (int64_t i = 0; i < grid_cols; ++i) {
       const int64_t col = i * matrix_cols / grid_cols;
       const double value =
-          std::min(static_cast<double>(elements[row * matrix_cols + col]) / divisor, kLargest);
+          std::min(static_cast<double>(elements[col]) / divisor, kLargest);
       const int64_t cell = first_cell + col * cols / matrix_cols;
       cells[cell] += value;
       ++counts[cell];
@@ -93,11 +107,13 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
       }
     }
   };
+  std::vector<std::byte> fetched;
   for (int64_t i = 0; i < grid_rows; ++i) {
+    const int64_t row = i * matrix_rows / grid_rows;
     if (matrix.shape().dtype == core::DataType::kFloat64) {
-      look(matrix.elements<double>(), i);
+      look(RowOf<double>(matrix, row, fetched), i, row);
     } else {
-      look(matrix.elements<float>(), i);
+      look(RowOf<float>(matrix, row, fetched), i, row);
     }
   }
   looked = grid_rows * grid_cols;

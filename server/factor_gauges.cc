@@ -12,13 +12,14 @@ namespace fisherd::server {
 namespace {
 
 template <typename T>
-FactorGauges::Covariance Summarize(const core::Matrix& state, double divisor) {
-  const auto elements = state.elements<T>();
-  const kernels::Summary summary =
-      kernels::Summarize(elements.data(), static_cast<int64_t>(elements.size()), divisor);
-  return {.least = summary.least,
-          .mean = summary.sum / static_cast<double>(elements.size()),
-          .most = summary.most};
+kernels::Summary Summarize(const core::Matrix& state, double divisor) {
+  return kernels::Summarize(state.elements<T>().data(), state.shape().size(), divisor);
+}
+
+absl::StatusOr<kernels::Summary> SummaryOf(const core::Matrix& state, double divisor) {
+  if (state.device() != nullptr) return state.device()->Summarize(divisor);
+  return state.shape().dtype == core::DataType::kFloat64 ? Summarize<double>(state, divisor)
+                                                         : Summarize<float>(state, divisor);
 }
 
 }  // namespace
@@ -64,9 +65,12 @@ std::optional<FactorGauges::Covariance> FactorGauges::CovarianceOf(core::Factor&
   // Pins the version for as long as it is read; a step that overwrites it comes first.
   const auto image = factor.TryImage();
   if (!image.ok()) return std::nullopt;
-  const Covariance covariance = image->state->shape().dtype == core::DataType::kFloat64
-                                    ? Summarize<double>(*image->state, image->divisor())
-                                    : Summarize<float>(*image->state, image->divisor());
+  const auto summary = SummaryOf(*image->state, image->divisor());
+  if (!summary.ok()) return std::nullopt;
+  const Covariance covariance = {
+      .least = summary->least,
+      .mean = summary->sum / static_cast<double>(image->state->shape().size()),
+      .most = summary->most};
   core::MutexLock lock(&mutex_);
   if (known_.size() >= 2 * kMaxFactors) known_.clear();  // of factors that are gone
   known_[factor.name()] = {image->version, covariance};

@@ -79,6 +79,7 @@ void AddFacts(const core::Factor& factor, const core::FactorInfo& info, std::str
       Fact("sources", absl::StrCat(spec.sources)),
       Fact("window", absl::StrCat(spec.window, spec.window == 1 ? " step" : " steps")),
       Fact("gather timeout", TimeoutOf(spec)),
+      Fact("backend", Escape(info.backend)),
       Fact("batches held", absl::StrCat(info.held_batches, ", ", HumanBytes(info.held_bytes))),
       Fact("memory",
            absl::StrCat(HumanBytes(info.state_bytes), " state, ", HumanBytes(info.result_bytes),

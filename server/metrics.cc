@@ -251,6 +251,55 @@ void AddStore(const Store& store, Families& families) {
                  stats.failed ? 1 : 0);
 }
 
+// One after the other of the figures, each of all devices.
+void AddDevices(const core::Devices& devices, const core::Placement& placement,
+                Families& families) {
+  struct Device {
+    Labels labels;
+    core::DeviceBackend::Stats stats;
+    const core::ByteBudget* budget;
+    bool lost;
+  };
+  std::vector<Device> all;
+  for (size_t i = 0; i < devices.found.size(); ++i) {
+    const core::DeviceBackend& device = *devices.found[i];
+    all.push_back({{{"device", device.device()}},
+                   device.stats(),
+                   &placement.devices()[i]->budget,
+                   !device.Check().ok()});
+  }
+  const auto gauge = [&](const char* name, const char* help, const auto& value_of) {
+    for (const Device& device : all) {
+      families.Gauge(name, help, static_cast<double>(value_of(device)), device.labels);
+    }
+  };
+  const auto counter = [&](const char* name, const char* help, const auto& value_of) {
+    for (const Device& device : all) {
+      families.Counter(name, help, static_cast<double>(value_of(device)), device.labels);
+    }
+  };
+  gauge("fisherd_device_memory_bytes", "Memory of the GPU.",
+        [](const Device& d) { return d.stats.memory_bytes; });
+  gauge("fisherd_device_memory_free_bytes", "Memory of the GPU that nobody has.",
+        [](const Device& d) { return d.stats.free_bytes; });
+  gauge("fisherd_device_state_bytes", "Memory that factors and results take on the GPU.",
+        [](const Device& d) { return d.budget->used(); });
+  gauge("fisherd_device_state_budget_bytes", "Memory that they may take there.",
+        [](const Device& d) { return d.budget->limit(); });
+  gauge("fisherd_device_pinned_bytes", "Host memory that the GPU reads directly, for batches.",
+        [](const Device& d) { return d.stats.pinned_bytes; });
+  gauge("fisherd_device_lost", "1 once the GPU has failed, until a restart.",
+        [](const Device& d) { return d.lost ? 1 : 0; });
+  counter("fisherd_device_kernel_seconds_total", "Time that the GPU computed.",
+          [](const Device& d) { return d.stats.kernel_seconds; });
+  counter("fisherd_device_copy_seconds_total", "Time that copies between host and GPU took.",
+          [](const Device& d) { return d.stats.copy_seconds; });
+  counter("fisherd_device_received_bytes_total", "Bytes that were copied to the GPU.",
+          [](const Device& d) { return d.stats.bytes_to_device; });
+  counter("fisherd_device_sent_bytes_total", "Bytes that were copied from it.",
+          [](const Device& d) { return d.stats.bytes_from_device; });
+}
+
 }  // namespace
 
 std::string Metrics::Text() {
@@ -267,6 +316,7 @@ std::string Metrics::Text() {
   AddActivity(registry.activity(), families);
   AddBudget("state", "factors and results", registry.state_budget(), families);
   AddBudget("batch", "batches of open steps", registry.batch_budget(), families);
+  if (sources_.devices != nullptr) AddDevices(*sources_.devices, registry.placement(), families);
   families.Counter("fisherd_compute_busy_seconds_total", "Time that compute threads worked.",
                    absl::ToDoubleSeconds(sources_.pool->busy()));
   families.Gauge("fisherd_compute_threads", "Threads that compute.", sources_.pool->threads());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/compute_pool.h"
+#include "core/devices.h"
 #include "core/factor_registry.h"
 #include "server/auth/guard.h"
 #include "server/call_metrics.h"
@@ -30,6 +31,7 @@ struct MetricSources {
   const Guard* guard = nullptr;            // may be null
   std::string tls_certificate;             // a file; may be empty
   std::string backend;
+  const core::Devices* devices = nullptr;    // may be null
   std::vector<std::string> factor_prefixes;  // of factors with figures of their own
 };
 

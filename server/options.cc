@@ -172,6 +172,20 @@ constexpr Setting kSettings[] = {
      [](Options& o, absl::string_view v) { return SetBytes(v, o.state_budget); }},
     {"batch-budget", "BYTES", "most memory for batches of open steps (a quarter of the machine's)",
      [](Options& o, absl::string_view v) { return SetBytes(v, o.batch_budget); }},
+    {"backend", "WHERE",
+     "auto, cpu or cuda: where factors live that do not say; auto: a GPU with room, else the cpu "
+     "(auto)",
+     [](Options& o, absl::string_view v) {
+       return SetWord<core::BackendChoice>(v,
+                                           {{"auto", core::BackendChoice::kAny},
+                                            {"cpu", core::BackendChoice::kCpu},
+                                            {"cuda", core::BackendChoice::kCuda}},
+                                           o.backend);
+     }},
+    {"gpu-memory", "BYTES", "most memory of each GPU (what is free when the server starts)",
+     [](Options& o, absl::string_view v) { return SetBytes(v, o.gpu_memory); }},
+    {"gpu-tf32", "", "on GPUs multiply FLOAT32 as 11-bit numbers: faster, errors up to 1e-3",
+     [](Options& o, absl::string_view v) { return SetBool(v, o.gpu_tf32); }},
     {"factor-batch-limit", "BYTES", "most of it for one factor (all)",
      [](Options& o, absl::string_view v) { return SetBytes(v, o.factor_batch_limit); }},
     {"shared-memory", "PATH", "socket where trainers on this machine share memory with it (none)",

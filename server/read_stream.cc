@@ -53,7 +53,9 @@ void ReadStream::SendChunk() {
   std::string* const data = chunk->mutable_data();
   data->resize(count * core::SizeOf(view_.dtype));
   const auto bytes = std::as_writable_bytes(std::span(*data));
-  op_->Elements(view_, sequence_.tensor(), sequence_.first_element(), bytes);
+  const absl::Status served =
+      op_->Elements(view_, sequence_.tensor(), sequence_.first_element(), bytes);
+  if (!served.ok()) return End(served);
   chunk->set_crc32c(core::Crc32c(0, bytes));
   sequence_.Advance(count);
 

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "core/backend_cpu.h"
 #include "core/compute_pool.h"
+#include "core/devices.h"
 #include "core/timer_queue.h"
 #include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -25,6 +26,7 @@
 #include "server/data_service.h"
 #include "server/factor_service.h"
 #include "server/http_server.h"
+#include "server/log.h"
 #include "server/metrics.h"
 #include "server/readiness.h"
 #include "server/session_table.h"
@@ -62,12 +64,30 @@ void EnablePlugins(const Options& options) {
   });
 }
 
+core::Devices FindDevices(const Options& options) {
+  if (options.backend == core::BackendChoice::kCpu) return {};
+  core::Devices devices =
+      core::FindDevices({.memory = options.gpu_memory, .tf32 = options.gpu_tf32});
+  if (devices.found.empty()) LogInfo("factors live on the processor: ", devices.why_none);
+  for (const auto& device : devices.found) {
+    LogInfo("factors live on ", device->name(), ", which has ",
+            FormatBytes(device->state_budget() >> 20 << 20), " for them");
+  }
+  return devices;
+}
+
 core::RegistryOptions RegistryOptionsOf(const Options& options, const Durability& durability,
-                                        core::Backend* backend, core::ComputePool* pool,
-                                        core::TimerQueue* timers) {
+                                        core::Backend* backend, const core::Devices& devices,
+                                        core::ComputePool* pool, core::TimerQueue* timers) {
+  std::vector<core::BackendMemory> memories;
+  for (const auto& device : devices.found) {
+    memories.push_back({device.get(), device->state_budget()});
+  }
   return {.backend = backend,
           .pool = pool,
           .state_budget = options.state_budget,
+          .devices = std::move(memories),
+          .usual_backend = options.backend,
           .batch_budget = options.batch_budget,
           .factor_batch_limit =
               options.factor_batch_limit > 0 ? options.factor_batch_limit : options.batch_budget,
@@ -142,8 +162,10 @@ struct Server::Rooms {
       : store(std::move(store)),
         pool(std::make_unique<core::ComputePool>(options.compute_threads)),
         backend(pool.get()),
+        devices(FindDevices(options)),
         timers(std::make_unique<core::TimerQueue>()),
-        registry(RegistryOptionsOf(options, durability, &backend, pool.get(), timers.get())),
+        registry(RegistryOptionsOf(options, durability, &backend, devices, pool.get(),
+                                   timers.get())),
         sessions(options.max_streams),
         once_calls(options.max_streams),
         door(std::move(door)),
@@ -163,6 +185,7 @@ struct Server::Rooms {
                  .guard = this->guard.get(),
                  .tls_certificate = options.tls.certificate,
                  .backend = backend.name(),
+                 .devices = &devices,
                  .factor_prefixes = options.metrics_factor_prefixes}) {}
 
   // Without calls by now.
@@ -196,6 +219,7 @@ struct Server::Rooms {
   const std::unique_ptr<Store> store;
   std::unique_ptr<core::ComputePool> pool;
   core::BackendCpu backend;
+  const core::Devices devices;
   std::unique_ptr<core::TimerQueue> timers;
   core::FactorRegistry registry;
   SessionTable sessions;
@@ -215,7 +239,11 @@ Server::Server(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
 
 Server::~Server() { Shutdown(absl::ZeroDuration()); }
 
-std::string Server::backend_name() const { return rooms_->backend.name(); }
+std::string Server::backend_name() const {
+  std::string name = rooms_->backend.name();
+  for (const auto& device : rooms_->devices.found) absl::StrAppend(&name, ", ", device->name());
+  return name;
+}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const Durability& given) {
@@ -240,6 +268,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
   if (!guard.ok()) return guard.status();
   std::unique_ptr<Server> server(new Server(std::make_unique<Rooms>(
       options, durability, std::move(store), std::move(door), *std::move(guard))));
+  if (options.backend == core::BackendChoice::kCuda && server->rooms_->devices.found.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("backend is cuda: ", server->rooms_->devices.why_none));
+  }
   if (absl::Status status = server->ListenForHttp(options); !status.ok()) return status;
   if (durability.restore != nullptr) {
     server->rooms_->readiness.Set("recovering");

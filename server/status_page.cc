@@ -57,6 +57,10 @@ std::string StatusPages::Summary() const {
       Fact("memory", HumanBytes(process.resident_bytes)),
       BudgetFact("factors and results", registry_.state_budget()),
       BudgetFact("batches of open steps", registry_.batch_budget()));
+  for (const auto& home : registry_.placement().devices()) {
+    html += BudgetFact(Escape(home->backend->name()), home->budget);
+    if (!home->backend->Check().ok()) html += Fact("failed", "<span class=\"bad\">yes</span>");
+  }
   if (const auto damaged = static_cast<int64_t>(registry_.damaged()); damaged > 0) {
     html += Fact("damaged factors", Alarming(damaged));
   }

@@ -170,6 +170,7 @@ absl::StatusOr<v1::FactorInfo> Client::CreateFactor(std::string_view name,
   if (options.gather_timeout) *spec.mutable_gather_timeout() = ToProto(*options.gather_timeout);
   spec.set_window(options.window);
   spec.set_durability(options.durability);
+  spec.set_backend(options.backend);
   return CreateFactor(name, spec);
 }
 

@@ -125,6 +125,7 @@ std::string FactorPage(const v1::FactorInfo& factor) {
       {"memory", absl::StrCat(Bytes(factor.state_bytes()), " state, ", Bytes(factor.result_bytes()),
                               " results, ", Bytes(factor.pinned_bytes()), " pinned; to foresee ",
                               Bytes(factor.estimated_bytes()))},
+      {"backend", factor.backend()},
       {"batches", absl::StrCat(factor.held_batches(), " held, ", Bytes(factor.held_bytes()))}};
   std::string page = Page(absl::StrCat(factor.name(), ": ", KindName(spec)), rows);
   if (!factor.towers().empty()) {

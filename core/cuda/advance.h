@@ -16,12 +16,12 @@ enum class Precision {
   kTf32,     // hi·hi: each product errs by up to 2⁻¹⁰
 };
 
-// Rows of squares as Ingest has left them, on the way into a state [left_cols + ones_column,
-// right_cols], row-major, without padding.
+// Rows of squares, packed as kernels/packed.h says, on the way into a state [left_cols +
+// ones_column, right_cols], row-major, without padding.
 template <typename T>
 struct AdvanceRows {
-  const T* left = nullptr;   // [rows, PaddedCols<T>(left_cols)]
-  const T* right = nullptr;  // [rows, PaddedCols<T>(right_cols)]
+  const T* left = nullptr;   // [rows, left_cols], in panels of kLeftPanelLines
+  const T* right = nullptr;  // [rows, right_cols], of kRightPanelLines
   int64_t rows = 0;
   int64_t left_cols = 0;
   int64_t right_cols = 0;
@@ -29,12 +29,13 @@ struct AdvanceRows {
   double decay = 0;
   double weight = 0;  // times the rows' scale, 1/(T·N)
   Precision precision = Precision::kFloat32;
+  bool splittable = true;  // all squares are below kLargestSplit
 };
 
 // to = decay·from + weight·[left 1]ᵀ·right; `to` may be `from`. The decay counts in full: in float
 // as the sum of two floats. Float: from 17 rows on, the product is made by tensor cores in chains
 // of kChainRows rows, whose results are added in order in float, 32 to a run, and the runs in
-// order; squares must be below kLargestSplit. With fewer rows, and in double, it is a chain of
+// order. With fewer rows, in double, and of squares that cannot be split, it is a chain of
 // multiply-adds. No result depends on how the work is spread: the same bits every time.
 //
 // Raises *largest to the bits of the largest element written (see IngestSide), if it is given.

@@ -13,7 +13,7 @@
 #include "core/cuda/advance.h"
 #include "core/cuda/average.cuh"
 #include "core/cuda/elements.cuh"
-#include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 
 namespace fisherd::cuda {
 namespace few {
@@ -32,13 +32,16 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float left[kStrip][kRows];
   const int64_t height = job.left_cols + job.ones_column;
   const int64_t first = int64_t{blockIdx.y} * strip_height;
-  const int64_t left_stride = PaddedCols<float>(job.left_cols);
   for (int k = threadIdx.x; k < strip_height * kRows; k += kThreads) {
     const int64_t col = first + k / kRows;  // of the left side
     const int row = k % kRows;
     float value = 0;
     if (row < job.rows && col < height) {
-      value = col < job.left_cols ? job.left[row * left_stride + col] : 1.0f;
+      value = 1;
+      if (col < job.left_cols) {
+        const Column<float> column = LeftColumn(job.left, job.rows, job.left_cols, col);
+        value = column.first[row * column.stride];
+      }
     }
     left[k / kRows][row] = value;
   }
@@ -47,11 +50,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t col = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * 4;
   if (col < job.right_cols) {
     float4 right[kRows];
+    const Column<float> column = RightColumn(job.right, job.rows, job.right_cols, col);
     for (int row = 0; row < kRows; ++row) {
       right[row] = {0, 0, 0, 0};
       if (row < job.rows) {
-        const int64_t stride = PaddedCols<float>(job.right_cols);
-        right[row] = *reinterpret_cast<const float4*>(job.right + row * stride + col);
+        right[row] = *reinterpret_cast<const float4*>(column.first + row * column.stride);
       }
     }
     const int strip = static_cast<int>(min(int64_t{strip_height}, height - first));

@@ -1,4 +1,5 @@
-// Double: multiply-adds, in tiles of 64 × 64 elements, 4 × 4 a thread, one chain over all rows.
+// Multiply-adds, in tiles of 64 × 64 elements, 4 × 4 a thread, one chain over all rows: for double,
+// and for floats that tensor cores cannot take.
 
 #ifndef FISHERD_CORE_CUDA_ADVANCE_PLAIN_CUH_
 #define FISHERD_CORE_CUDA_ADVANCE_PLAIN_CUH_
@@ -10,7 +11,7 @@
 #include "core/cuda/advance.h"
 #include "core/cuda/average.cuh"
 #include "core/cuda/elements.cuh"
-#include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 
 namespace fisherd::cuda {
 namespace plain {
@@ -20,28 +21,33 @@ constexpr int kTile = 64;
 constexpr int kDepth = 16;  // rows at a time in shared memory
 constexpr int kEach = 4;    // rows and columns of a thread, 16 apart
 
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    AdvanceKernel(const AdvanceRows<double> job, const Average<double> average, const double* from,
-                  double* to, uint64_t* largest) {
-  __shared__ double left[kDepth][kTile], right[kDepth][kTile];
+    AdvanceKernel(const AdvanceRows<T> job, const Average<T> average, const T* from, T* to,
+                  uint64_t* largest) {
+  __shared__ T left[kDepth][kTile], right[kDepth][kTile];
   const int64_t height = job.left_cols + job.ones_column;
   const int64_t tile_row = int64_t{blockIdx.y} * kTile;
   const int64_t tile_col = int64_t{blockIdx.x} * kTile;
-  const int64_t left_stride = PaddedCols<double>(job.left_cols);
-  const int64_t right_stride = PaddedCols<double>(job.right_cols);
+  // The columns that this thread brings in.
+  const int64_t a = tile_row + threadIdx.x % kTile;
+  const int64_t b = tile_col + threadIdx.x % kTile;
+  const Column<T> from_left = LeftColumn(job.left, job.rows, job.left_cols, a);
+  const Column<T> from_right = RightColumn(job.right, job.rows, job.right_cols, b);
   const int x = threadIdx.x % 16;
   const int y = threadIdx.x / 16;
-  double sum[kEach][kEach] = {};
+  T sum[kEach][kEach] = {};
   for (int64_t first = 0; first < job.rows; first += kDepth) {
     for (int k = threadIdx.x; k < kDepth * kTile; k += kThreads) {
       const int64_t row = first + k / kTile;
-      const int64_t a = tile_row + k % kTile;
-      const int64_t b = tile_col + k % kTile;
-      const bool there = row < job.rows;
-      left[k / kTile][k % kTile] =
-          there && a < height ? (a < job.left_cols ? job.left[row * left_stride + a] : 1.0) : 0.0;
-      right[k / kTile][k % kTile] =
-          there && b < job.right_cols ? job.right[row * right_stride + b] : 0.0;
+      T left_value = 0, right_value = 0;
+      if (row < job.rows) {
+        if (a < job.left_cols) left_value = from_left.first[row * from_left.stride];
+        if (a == job.left_cols && job.ones_column) left_value = 1;
+        if (b < job.right_cols) right_value = from_right.first[row * from_right.stride];
+      }
+      left[k / kTile][k % kTile] = left_value;
+      right[k / kTile][k % kTile] = right_value;
     }
     __syncthreads();
 #pragma unroll
@@ -72,13 +78,14 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace plain
 
-inline cudaError_t AdvancePlain(const AdvanceRows<double>& job, const double* from, double* to,
-                                uint64_t* largest, cudaStream_t stream) {
+template <typename T>
+cudaError_t AdvancePlain(const AdvanceRows<T>& job, const T* from, T* to, uint64_t* largest,
+                         cudaStream_t stream) {
   const int64_t height = job.left_cols + job.ones_column;
   const dim3 grid(static_cast<unsigned>((job.right_cols + plain::kTile - 1) / plain::kTile),
                   static_cast<unsigned>((height + plain::kTile - 1) / plain::kTile));
-  plain::AdvanceKernel<<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from, to,
-                                                             largest);
+  plain::AdvanceKernel<T><<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from,
+                                                                to, largest);
   return cudaGetLastError();
 }
 

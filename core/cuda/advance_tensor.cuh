@@ -21,7 +21,7 @@
 #include "core/cuda/advance.h"
 #include "core/cuda/average.cuh"
 #include "core/cuda/elements.cuh"
-#include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 
 namespace fisherd::cuda {
 namespace tensor {
@@ -80,15 +80,20 @@ __device__ inline void Split(float x, uint32_t& hi, uint32_t& lo) {
 
 // Brings one side's part of chains into shared memory: a thread has one unit of 16 bytes of a row,
 // and goes down the rows.
-template <typename Tile>
+template <typename Tile, int kPanelLines>
 class Loader {
  public:
-  __device__ Loader(const float* side, int64_t stride, int64_t first_col)
+  // Of packed rows [rows, cols], the columns from first_col on, from row first_row on.
+  __device__ Loader(const float* side, int64_t rows, int64_t cols, int64_t first_row,
+                    int64_t first_col)
       : col_(threadIdx.x % kUnits * 4),
         row_(threadIdx.x / kUnits),
-        there_(first_col + col_ < stride),
-        stride_(stride),
-        from_(there_ ? side + row_ * stride + first_col + col_ : side) {}
+        there_(first_col + col_ < PaddedCols<float>(cols)) {
+    const Column<float> column =
+        ColumnOf<float, kPanelLines>(side, rows, cols, there_ ? first_col + col_ : 0);
+    stride_ = column.stride;
+    from_ = there_ ? column.first + (first_row + row_) * stride_ : side;
+  }
 
   // Of `rows` rows from the next chain's first on.
   __device__ void Load(int64_t rows, float* to) {
@@ -109,7 +114,7 @@ class Loader {
   const int col_;
   const int row_;
   const bool there_;
-  const int64_t stride_;
+  int64_t stride_;
   const float* from_;
 };
 
@@ -216,10 +221,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   const int64_t first_chain = all_chains * blockIdx.y / gridDim.y;
   const int64_t chains = all_chains * (blockIdx.y + 1) / gridDim.y - first_chain;
   const int64_t first_row = first_chain * kChainRows;
-  const int64_t left_stride = PaddedCols<float>(job.left_cols);
-  const int64_t right_stride = PaddedCols<float>(job.right_cols);
-  Loader<Tile> left(job.left + first_row * left_stride, left_stride, place.row);
-  Loader<Tile> right(job.right + first_row * right_stride, right_stride, place.col);
+  Loader<Tile, kernels::kLeftPanelLines> left(job.left, job.rows, job.left_cols, first_row,
+                                              place.row);
+  Loader<Tile, kernels::kRightPanelLines> right(job.right, job.rows, job.right_cols, first_row,
+                                                place.col);
   const auto load = [&](int64_t chain) {
     if (chain < chains) {
       float* const stage = shared + chain % kStages * Tile::kStageWords;
@@ -330,11 +335,13 @@ __global__ void __launch_bounds__(kSumRows* kSumCols)
   const int x = threadIdx.x % kSumCols;
   const int y = threadIdx.x / kSumCols;
   const int64_t col = int64_t{blockIdx.x} * kSumCols + x;
-  const int64_t stride = PaddedCols<float>(job.right_cols);
   double sum = 0;
   if (col < job.right_cols) {
+    const Column<float> column = RightColumn(job.right, job.rows, job.right_cols, col);
 #pragma unroll 8
-    for (int64_t row = y; row < job.rows; row += kSumRows) sum += job.right[row * stride + col];
+    for (int64_t row = y; row < job.rows; row += kSumRows) {
+      sum += column.first[row * column.stride];
+    }
   }
   sums[y][x] = sum;
   __syncthreads();

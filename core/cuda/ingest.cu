@@ -5,6 +5,7 @@
 
 #include "core/cuda/elements.cuh"
 #include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 
 namespace fisherd::cuda {
 namespace {
@@ -55,17 +56,19 @@ __device__ void AddSquares(const IngestSide<T>& side, int64_t first, int count, 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(kThreads) IngestKernel(const Sides<T> sides) {
   const IngestSide<T>& side = sides.side[blockIdx.y];
-  const int64_t padded = PaddedCols<T>(side.cols);
-  const auto fours = static_cast<Index>((side.cols + 3) / 4);
+  // The lines' padding, too, is written.
+  const auto fours = static_cast<Index>(PaddedCols<T>(side.cols) / 4);
+  const kernels::PackedShape shape{
+      sides.rows, side.cols,
+      blockIdx.y == 0 ? kernels::kLeftPanelLines : kernels::kRightPanelLines};
   const auto units = static_cast<Index>(sides.rows * fours);
   uint64_t largest = 0;
   for (Index k = Index{blockIdx.x} * kThreads + threadIdx.x; k < units;
        k += Index{gridDim.x} * kThreads) {
     const int64_t row = k / fours;
     const int64_t col = static_cast<int64_t>(k % fours) * 4;
-    const int count = static_cast<int>(min(side.cols - col, int64_t{4}));
-    const int stored = static_cast<int>(min(padded - col, int64_t{4}));
-    T* const to = side.to + row * padded + col;
+    const int count = static_cast<int>(max(min(side.cols - col, int64_t{4}), int64_t{0}));
+    T* const to = side.to + kernels::PackedIndex<T>(shape, row, col);
     T sum[4] = {};
     if (side.accumulate) {
       for (int i = 0; i < count; ++i) sum[i] = to[i];
@@ -89,11 +92,7 @@ __global__ void __launch_bounds__(kThreads) IngestKernel(const Sides<T> sides) {
       if (side.weights != nullptr) sum[i] = static_cast<T>(side.weights[row] * sum[i]);
       largest = max(largest, Bits(sum[i]));
     }
-    if (stored == 4) {
-      StoreFour(to, sum);
-    } else {
-      for (int i = 0; i < stored; ++i) to[i] = sum[i];
-    }
+    StoreFour(to, sum);
   }
   RaiseTo(side.largest, largest);
 }
@@ -103,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) IngestKernel(const Sides<T> sides) {
 template <typename T>
 cudaError_t Ingest(const IngestSide<T>& left, const IngestSide<T>& right, int64_t rows,
                    cudaStream_t stream) {
-  const int64_t units = rows * ((std::max(left.cols, right.cols) + 3) / 4);
+  const int64_t units = rows * PaddedCols<T>(std::max(left.cols, right.cols)) / 4;
   const int64_t blocks = std::clamp<int64_t>((units + kThreads - 1) / kThreads, 1, 132 * 16);
   const bool narrow = units < int64_t{1} << 31;  // and so is the sum of an index and a stride
   const auto kernel = narrow ? IngestKernel<T, uint32_t> : IngestKernel<T, uint64_t>;

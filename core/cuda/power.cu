@@ -2,37 +2,12 @@
 
 #include "core/cuda/elements.cuh"
 #include "core/cuda/power.h"
+#include "core/cuda/power_of.cuh"
 
 namespace fisherd::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-enum class Exponent { kMinusOne, kMinusHalf, kHalf, kOne, kTwo, kAny };
-
-__device__ float Reciprocal(float x) { return __frcp_rn(x); }
-__device__ double Reciprocal(double x) { return __drcp_rn(x); }
-__device__ float Root(float x) { return __fsqrt_rn(x); }
-__device__ double Root(double x) { return __dsqrt_rn(x); }
-__device__ float ReciprocalRoot(float x) { return __frsqrt_rn(x); }
-__device__ double ReciprocalRoot(double x) { return __drcp_rn(__dsqrt_rn(x)); }
-
-template <Exponent kExponent, typename T>
-__device__ T PowerOf(T base, double exponent) {
-  if constexpr (kExponent == Exponent::kMinusOne) {
-    return Reciprocal(base);
-  } else if constexpr (kExponent == Exponent::kMinusHalf) {
-    return ReciprocalRoot(base);
-  } else if constexpr (kExponent == Exponent::kHalf) {
-    return Root(base);
-  } else if constexpr (kExponent == Exponent::kOne) {
-    return base;
-  } else if constexpr (kExponent == Exponent::kTwo) {
-    return Multiply(base, base);
-  } else {
-    return static_cast<T>(pow(static_cast<double>(base), exponent));
-  }
-}
 
 template <typename T>
 struct Job {
@@ -57,8 +32,8 @@ __global__ void __launch_bounds__(kThreads) PowerKernel(const Job<T> job) {
   using U = Unit<T>;
   uint64_t largest = 0;
   const auto result = [&](T v, T x, bool multiplied) {
-    const T base = static_cast<T>(fma(job.scale, static_cast<double>(v), job.damping));
-    const T power = PowerOf<kExponent>(base, job.exponent);
+    const double base = fma(job.scale, static_cast<double>(v), job.damping);
+    const T power = PowerOf<T>(kExponent, base, job.exponent);
     const T value = multiplied ? Multiply(power, x) : power;
     largest = max(largest, Bits(value));
     return value;
@@ -99,11 +74,20 @@ template <typename T>
 cudaError_t Power(const T* v, const T* x, int64_t count, double scale, double damping,
                   double exponent, T* to, uint64_t* largest, cudaStream_t stream) {
   const Job<T> job{v, x, count, scale, damping, exponent, to, largest};
-  if (exponent == -1) return Launch<Exponent::kMinusOne>(job, stream);
-  if (exponent == -0.5) return Launch<Exponent::kMinusHalf>(job, stream);
-  if (exponent == 0.5) return Launch<Exponent::kHalf>(job, stream);
-  if (exponent == 1) return Launch<Exponent::kOne>(job, stream);
-  if (exponent == 2) return Launch<Exponent::kTwo>(job, stream);
+  switch (ExponentOf(exponent)) {
+    case Exponent::kMinusOne:
+      return Launch<Exponent::kMinusOne>(job, stream);
+    case Exponent::kMinusHalf:
+      return Launch<Exponent::kMinusHalf>(job, stream);
+    case Exponent::kHalf:
+      return Launch<Exponent::kHalf>(job, stream);
+    case Exponent::kOne:
+      return Launch<Exponent::kOne>(job, stream);
+    case Exponent::kTwo:
+      return Launch<Exponent::kTwo>(job, stream);
+    case Exponent::kAny:
+      break;
+  }
   return Launch<Exponent::kAny>(job, stream);
 }
 

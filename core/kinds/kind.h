@@ -57,8 +57,8 @@ class Kind {
   virtual absl::Status CheckBatch(const BatchHeader& header) const = 0;
   // Bytes that NewBatch would hold. The header has passed CheckBatch.
   virtual int64_t HeldBytes(const BatchHeader& header) const = 0;
-  // Empty, to be filled; nullptr if there is no memory.
-  virtual std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const = 0;
+  // Empty, to be filled, its elements in `memory` (null: the heap); nullptr if there is no memory.
+  virtual std::unique_ptr<Batch> NewBatch(const BatchHeader& header, HostMemory* memory) const = 0;
 
   // A finished batch as bytes, their number, and back: with the same bits in Advance. LoadBatch
   // gives null for bytes that are no batch of this factor, and if there is no memory.
@@ -67,8 +67,7 @@ class Kind {
   virtual std::unique_ptr<Batch> LoadBatch(std::string_view bytes) const = 0;
 
   // What one step adds: to = decay·from + weight·C(batches), one finished batch per tower in their
-  // order. `to` may be `from`. Returns the largest element written if `find_largest` (infinity or
-  // NaN if one is not finite), else 0.
+  // order. `to` may be `from`. Returns what Backend::Advance does.
   virtual double Advance(const StepParameters& step, std::span<const Batch* const> batches,
                          bool find_largest, const Matrix& from, Matrix& to,
                          Backend& backend) const = 0;

@@ -387,8 +387,12 @@ void Manifest::RecordOutcome(const std::string& factor, uint64_t incarnation, in
 void Manifest::LogStep(core::StepRecord step, Journal::Done done) {
   store::v1::LoggedStep record = ToRecord(step);
   std::vector<rocksdb::Slice> parts(1);  // the first is the record
+  std::shared_ptr<const core::Matrix> state;
   if (step.state != nullptr) {
-    const auto bytes = step.state->bytes();
+    auto host = core::OnHost({std::shared_ptr<void>(), step.state});
+    if (!host.ok()) return done(host.status());
+    state = *std::move(host);
+    const auto bytes = state->bytes();
     parts.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
   for (const std::string& batch : step.batches) parts.emplace_back(batch);

@@ -49,12 +49,22 @@ absl::StatusOr<std::vector<store::v1::Place>> WriteFactors(const std::string& di
                                                            const std::string& name,
                                                            std::span<const SavedFactor> factors) {
   std::vector<NamedMatrix> tensors;
+  std::vector<std::shared_ptr<const core::Matrix>> held;  // copies of what is on a device
+  const auto add = [&](std::string tensor, std::shared_ptr<const core::Matrix> matrix) {
+    auto host = core::OnHost(std::move(matrix));
+    if (!host.ok()) return host.status();
+    held.push_back(*std::move(host));
+    tensors.push_back({std::move(tensor), held.back().get()});
+    return absl::OkStatus();
+  };
   for (const SavedFactor& factor : factors) {
-    tensors.push_back({CovarianceName(factor.image.name), factor.image.state.get()});
+    if (auto s = add(CovarianceName(factor.image.name), factor.image.state); !s.ok()) return s;
     size_t index = 0;
     for (const core::SavedResult& result : factor.image.results) {
       if (result.cached == nullptr) continue;
-      tensors.push_back({ResultName(factor.image.name, index++), result.cached->matrix.get()});
+      auto s = add(ResultName(factor.image.name, index++),
+                   {result.cached, result.cached->matrix.get()});
+      if (!s.ok()) return s;
     }
   }
   TensorFileWriter writer(std::move(tensors));

@@ -85,7 +85,8 @@ absl::Status Replay(int64_t ended, const store::v1::LoggedStep& step, std::strin
   return absl::OkStatus();
 }
 
-absl::Status FillState(const StatePlace& from, const core::FactorSpec& spec, core::Matrix& state) {
+// `state` is in host memory.
+absl::Status FillOnHost(const StatePlace& from, core::Matrix& state) {
   if (!from.logged.empty()) {
     if (from.logged.size() != state.bytes().size()) {
       return Damaged("the log has a state of another size");
@@ -93,9 +94,18 @@ absl::Status FillState(const StatePlace& from, const core::FactorSpec& spec, cor
     std::memcpy(state.bytes().data(), from.logged.data(), from.logged.size());
     return absl::OkStatus();
   }
-  if (from.place.has_value()) return ReadTensor(from.path, *from.place, state);
-  state.Fill(spec.initial_covariance == core::InitialCovariance::kOnes ? 1 : 0);
-  return absl::OkStatus();
+  return ReadTensor(from.path, *from.place, state);
+}
+
+absl::Status FillState(const StatePlace& from, const core::FactorSpec& spec, core::Matrix& state) {
+  if (from.logged.empty() && !from.place.has_value()) {
+    return state.Fill(spec.initial_covariance == core::InitialCovariance::kOnes ? 1 : 0);
+  }
+  if (state.device() == nullptr) return FillOnHost(from, state);
+  const std::unique_ptr<core::Matrix> host = core::Matrix::New(state.shape());
+  if (host == nullptr) return absl::ResourceExhaustedError("no memory for the state");
+  if (absl::Status status = FillOnHost(from, *host); !status.ok()) return status;
+  return state.CopyFrom(*host);
 }
 
 // What a step may have made: anyone can write a file.
@@ -253,9 +263,11 @@ absl::Status Store::AdvanceByLog(const core::FactorImage& image, int64_t after,
       bytes.remove_prefix(size);
     }
     if (views.empty()) return absl::OkStatus();  // it FAILED
-    kind.Advance({.decay = step.decay(), .weight = step.weight()}, views, false, state, state,
-                 backend);
-    return absl::OkStatus();
+    const double advanced = kind.Advance({.decay = step.decay(), .weight = step.weight()}, views,
+                                         false, state, state, backend);
+    if (!std::isnan(advanced)) return absl::OkStatus();
+    if (auto s = backend.Check(); !s.ok()) return s;
+    return absl::ResourceExhaustedError("no memory for a step of the log");
   };
   return manifest_->ReadLog(image.name, image.version.incarnation, after, advance);
 }

@@ -348,7 +348,7 @@ TEST_F(FactorDurabilityTest, PutMakesAFactorWhatItWas) {
     return registry_->Put(name, saved.spec, [&](uint64_t incarnation) {
       FactorRegistry::Content content{saved, Matrix::New(saved.state->shape())};
       content.image.version.incarnation = incarnation;
-      content.state->CopyFrom(*saved.state);
+      EXPECT_EQ(content.state->CopyFrom(*saved.state), absl::OkStatus());
       return content;
     });
   };

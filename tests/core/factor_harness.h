@@ -5,8 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,10 +16,10 @@
 #include <utility>
 #include <vector>
 
-#include "core/backend_cpu.h"
 #include "core/compute_pool.h"
 #include "core/error.h"
 #include "core/factor_registry.h"
+#include "tests/core/test_backend.h"
 
 namespace fisherd::core {
 
@@ -68,6 +70,14 @@ class CountingListener : public ProgressListener {
 class GatedBackend : public Backend {
  public:
   std::string name() const override { return "gated"; }
+  std::unique_ptr<Matrix> NewMatrix(const MatrixShape& shape) override {
+    return inner_.NewMatrix(shape);
+  }
+  HostMemory* batch_memory() override { return inner_.batch_memory(); }
+  absl::Status Check() const override {
+    return lost_ ? MakeError(absl::StatusCode::kUnavailable, reason::kDeviceLost, "lost")
+                 : inner_.Check();
+  }
   double Advance(const AdvanceStep& step, const Matrix& from, Matrix& to) override {
     {
       MutexLock lock(&mutex_);
@@ -75,8 +85,11 @@ class GatedBackend : public Backend {
       changed_.NotifyAll();
       while (held_) changed_.Wait(&mutex_);
     }
-    return cpu_.Advance(step, from, to);
+    if (lost_) return std::numeric_limits<double>::quiet_NaN();
+    return inner_.Advance(step, from, to);
   }
+  // As if a device had failed.
+  void Lose() { lost_ = true; }
   void Hold() {
     MutexLock lock(&mutex_);
     held_ = true;
@@ -93,7 +106,8 @@ class GatedBackend : public Backend {
   }
 
  private:
-  BackendCpu cpu_{nullptr};
+  Backend& inner_ = TestBackend();
+  std::atomic<bool> lost_ = false;
   Mutex mutex_;
   CondVar changed_;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
@@ -200,7 +214,7 @@ class FactorTest : public ::testing::Test {
   static Floats Elements(const LinearOperator& op) {
     const TensorView view;
     Floats result(op.dimension());
-    op.Elements(view, 0, 0, std::as_writable_bytes(std::span(result)));
+    EXPECT_EQ(op.Elements(view, 0, 0, std::as_writable_bytes(std::span(result))), absl::OkStatus());
     return result;
   }
   static Floats Elements(const absl::StatusOr<ReadResult>& result) {

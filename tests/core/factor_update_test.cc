@@ -625,7 +625,7 @@ class OneImageStore : public FactorStore {
       if (save) {
         image_ = *image;
         std::shared_ptr<Matrix> copy = Matrix::New(image->state->shape());
-        copy->CopyFrom(*image->state);
+        EXPECT_EQ(copy->CopyFrom(*image->state), absl::OkStatus());
         image_->state = std::move(copy);
       }
       ++ended_;
@@ -679,8 +679,7 @@ class RestartTest : public FactorTest {
 
   static absl::Status RestoreImage(FactorRegistry& registry, const FactorImage& image) {
     return registry.Restore(image, [&](const Kind&, Backend&, Matrix& state) {
-      state.CopyFrom(*image.state);
-      return absl::OkStatus();
+      return state.CopyFrom(*image.state);
     });
   }
 

@@ -14,7 +14,7 @@ TEST(MatrixTest, IsAlignedAndFillable) {
       const std::unique_ptr<Matrix> matrix = Matrix::New({.rows = 3, .cols = cols, .dtype = dtype});
       ASSERT_NE(matrix, nullptr);
       EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix->elements<std::byte>().data()) % kAlignment, 0);
-      matrix->Fill(2.5);
+      EXPECT_EQ(matrix->Fill(2.5), absl::OkStatus());
       EXPECT_THAT(ValuesOf(*matrix), Each(2.5));
       EXPECT_THAT(ValuesOf(*matrix), SizeIs(3 * cols));
     }

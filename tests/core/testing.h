@@ -60,13 +60,24 @@ inline std::vector<double> FromBytes(std::span<const std::byte> bytes, DataType 
   });
 }
 
-inline std::vector<double> ValuesOf(const Matrix& matrix) {
+inline std::vector<double> ValuesOf(const Matrix& given) {
+  const auto host = OnHost({std::shared_ptr<void>(), &given});
+  EXPECT_EQ(host.status(), absl::OkStatus());
+  const Matrix& matrix = **host;
   return WithStateType(matrix.shape().dtype, [&]<typename T>(std::type_identity<T>) {
     const auto elements = matrix.elements<T>();
     return std::vector<double>(elements.begin(), elements.end());
   });
 }
 
+// `matrix` where `backend` keeps matrices.
+inline std::unique_ptr<Matrix> MovedTo(Backend& backend, std::unique_ptr<Matrix> matrix) {
+  auto moved = backend.NewMatrix(matrix->shape());
+  EXPECT_EQ(moved->CopyFrom(*matrix), absl::OkStatus());
+  return moved;
+}
+
+// In host memory.
 inline std::unique_ptr<Matrix> MatrixOf(const MatrixShape& shape,
                                         const std::vector<double>& values) {
   auto matrix = Matrix::New(shape);
@@ -143,7 +154,7 @@ inline std::unique_ptr<Batch> BatchOf(const Kind& kind, const reference::Tower& 
                                       DataType wire = DataType::kFloat32) {
   const BatchHeader header = HeaderOf(tower, wire);
   EXPECT_EQ(kind.CheckBatch(header), absl::OkStatus());
-  std::unique_ptr<Batch> batch = kind.NewBatch(header);
+  std::unique_ptr<Batch> batch = kind.NewBatch(header, nullptr);
   EXPECT_EQ(Fill(*batch, tower, wire), absl::OkStatus());
   return batch;
 }

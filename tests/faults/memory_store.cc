@@ -54,7 +54,7 @@ void MemoryStore::StepEnded(const std::shared_ptr<core::Factor>& factor) {
       Disk& disk = disks_[image->name];
       disk.image = *image;
       std::shared_ptr<core::Matrix> copy = core::Matrix::New(image->state->shape());
-      copy->CopyFrom(*image->state);
+      copy->CopyFrom(*image->state).IgnoreError();
       disk.image.state = std::move(copy);
     }
     factor->SetDurable(*image);
@@ -81,12 +81,7 @@ absl::Status MemoryStore::Thaw(core::FactorRegistry& registry) {
     }
     const absl::Status status =
         registry.Restore(image, [&](const auto&, auto&, core::Matrix& state) {
-          if (image.state != nullptr) {
-            state.CopyFrom(*image.state);
-          } else {
-            state.Fill(0);
-          }
-          return absl::OkStatus();
+          return image.state != nullptr ? state.CopyFrom(*image.state) : state.Fill(0);
         });
     if (!status.ok()) return status;
   }

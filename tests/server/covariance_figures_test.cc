@@ -56,7 +56,7 @@ TEST(CovarianceSketchTest, EveryCellIsTheMeanOfItsEntries) {
 
 TEST(CovarianceSketchTest, ALargeOneIsLookedAtInPart) {
   auto matrix = core::Matrix::New({5000, 3000, core::DataType::kFloat32});
-  matrix->Fill(0.5);
+  EXPECT_EQ(matrix->Fill(0.5), absl::OkStatus());
   const CovarianceSketch sketch(*matrix, 1);
   EXPECT_LE(sketch.looked, CovarianceSketch::kMostLooked);
   EXPECT_GE(sketch.looked, CovarianceSketch::kMostLooked / 2);
@@ -72,7 +72,7 @@ TEST(CovarianceSketchTest, AThinOneIsLookedAtInPartToo) {
                                    {1'000'000, 3},
                                    {100, 30'000}}) {
     auto matrix = core::Matrix::New({rows, cols, core::DataType::kFloat32});
-    matrix->Fill(0.5);
+    EXPECT_EQ(matrix->Fill(0.5), absl::OkStatus());
     const CovarianceSketch sketch(*matrix, 1);
     EXPECT_LE(sketch.looked, CovarianceSketch::kMostLooked) << rows << " " << cols;
     EXPECT_GE(sketch.looked, CovarianceSketch::kMostLooked / 2) << rows << " " << cols;
@@ -100,7 +100,7 @@ TEST(CovarianceSketchTest, PowersOfTenBeginWhereTheyDo) {
     const double power = std::pow(10.0, decade);
     for (const double value : {power, std::nextafter(std::pow(10.0, decade + 1), 0.0)}) {
       auto matrix = core::Matrix::New({1, 1, core::DataType::kFloat64});
-      matrix->Fill(value);
+      EXPECT_EQ(matrix->Fill(value), absl::OkStatus());
       const CovarianceSketch sketch(*matrix, 1);
       EXPECT_EQ(sketch.decades[decade - CovarianceSketch::kLeastDecade], 1) << value;
     }
@@ -111,7 +111,7 @@ TEST(CovarianceSketchTest, PowersOfTenBeginWhereTheyDo) {
 TEST(CovarianceFiguresTest, AreDrawnOfTheLargestAndTheSmallest) {
   for (const double fill : {1.7e308, 5e-324}) {
     auto matrix = core::Matrix::New({200, 200, core::DataType::kFloat64});
-    matrix->Fill(fill);
+    EXPECT_EQ(matrix->Fill(fill), absl::OkStatus());
     for (const double divisor : {1.0, 0.125}) {
       const CovarianceSketch sketch(*matrix, divisor);
       EXPECT_TRUE(std::isfinite(sketch.most));
@@ -127,7 +127,7 @@ TEST(CovarianceFiguresTest, AreDrawnOfTheLargestAndTheSmallest) {
 TEST(CovarianceFiguresTest, AreDrawnOfWhateverThereIs) {
   for (const double fill : {0.0, 1.0}) {
     auto matrix = core::Matrix::New({7, 9, core::DataType::kFloat32});
-    matrix->Fill(fill);
+    EXPECT_EQ(matrix->Fill(fill), absl::OkStatus());
     const CovarianceSketch sketch(*matrix, 1);
     EXPECT_EQ(sketch.least, fill);
     EXPECT_THAT(HeatMap(sketch), HasSubstr("role=\"img\""));

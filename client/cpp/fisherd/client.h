@@ -79,6 +79,7 @@ struct FactorOptions {
   std::optional<absl::Duration> gather_timeout = {};        // the server's own if absent
   int window = 0;  // steps that may be open at once; 0: the server's own
   v1::DurabilityLevel durability = v1::DURABILITY_LEVEL_UNSPECIFIED;  // the server's own
+  v1::BackendChoice backend = v1::BACKEND_CHOICE_UNSPECIFIED;         // likewise
 };
 
 // Waits until this step has ended; another incarnation than the factor's is an error.

@@ -19,6 +19,7 @@ from fisherd.aio_updates import UpdateStream, UpdateWriter
 from fisherd.operators import covariance
 from fisherd.types import (
     TLS,
+    Backend,
     Durability,
     Form,
     FullyConnectedDiagonal,
@@ -122,6 +123,7 @@ class Client:
         gather_timeout: float | None = None,
         window: int = 0,
         durability: Durability | None = None,
+        backend: Backend | None = None,
     ) -> service_pb2.FactorInfo:
         """See fisherd.Client.create_factor()."""
         spec = types.factor_spec(
@@ -137,6 +139,7 @@ class Client:
             gather_timeout=gather_timeout,
             window=window,
             durability=durability,
+            backend=backend,
         )
         return (await self._unary(calls.CREATE_FACTOR, service_pb2.CreateFactorRequest(name=name, spec=spec))).factor
 

@@ -14,6 +14,7 @@ from fisherd import calls, channel, errors, transfer, types, watching
 from fisherd.operators import covariance
 from fisherd.types import (
     TLS,
+    Backend,
     Durability,
     Form,
     FullyConnectedDiagonal,
@@ -144,6 +145,7 @@ class Client:
         gather_timeout: float | None = None,
         window: int = 0,
         durability: Durability | None = None,
+        backend: Backend | None = None,
     ) -> service_pb2.FactorInfo:
         """Make a factor; one that exists with the same specification is answered as it is.
 
@@ -162,8 +164,9 @@ class Client:
         window: steps that may be open at once; 0: the server's own.
         durability: what it takes to lose a step that is told to be durable: "memory", "snapshot" or "sync" (None: the
             server's own); see DurabilityLevel in types.proto.
+        backend: where the state lives: "cpu" or "cuda" (None: where the server likes; a GPU with room, if it has one).
 
-        AlreadyExistsError (SPEC_DIFFERS), ResourceExhaustedError (STATE_BUDGET).
+        AlreadyExistsError (SPEC_DIFFERS), ResourceExhaustedError (STATE_BUDGET), FailedPreconditionError (NO_DEVICE).
         """
         spec = types.factor_spec(
             kind,
@@ -178,6 +181,7 @@ class Client:
             gather_timeout=gather_timeout,
             window=window,
             durability=durability,
+            backend=backend,
         )
         return self._unary(calls.CREATE_FACTOR, service_pb2.CreateFactorRequest(name=name, spec=spec)).factor
 

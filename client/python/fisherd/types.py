@@ -10,6 +10,7 @@ from fisherd.v1 import types_pb2
 DTypeName = Literal["float32", "float64", "bfloat16", "float16"]
 Layout = Literal["in_out", "out_in"]
 Form = Literal["auto", "raw", "contribution"]
+Backend = Literal["cpu", "cuda"]
 Durability = Literal["memory", "snapshot", "sync"]
 TowerWeighting = Literal["tower_mean", "example_weighted"]
 InitialCovariance = Literal["zeros", "ones"]
@@ -140,6 +141,7 @@ def factor_spec(
     gather_timeout: float | None,
     window: int,
     durability: Durability | None,
+    backend: Backend | None,
 ) -> types_pb2.FactorSpec:
     """Return the specification that create_factor() sends."""
     if isinstance(kind, types_pb2.FactorSpec):
@@ -158,6 +160,8 @@ def factor_spec(
     )
     if durability is not None:
         spec.durability = _enum(types_pb2.DurabilityLevel, "DURABILITY_LEVEL", durability)
+    if backend is not None:
+        spec.backend = _enum(types_pb2.BackendChoice, "BACKEND_CHOICE", backend)
     if gather_timeout is not None:
         spec.gather_timeout.FromNanoseconds(round(gather_timeout * 1e9))
     return spec

@@ -242,12 +242,12 @@ bool HasWeights(const BatchHeader& header) {
 }  // namespace
 
 std::unique_ptr<FullyConnectedDiagonalBatch> NewFullyConnectedDiagonalBatch(
-    const BatchHeader& header, DataType state) {
+    const BatchHeader& header, DataType state, HostMemory* memory) {
   return WithStateType(
       state,
       [&]<typename T>(std::type_identity<T>) -> std::unique_ptr<FullyConnectedDiagonalBatch> {
-        auto left = MakeAlignedArray<T>(kernels::PackedSize<T>(LeftShape(header)));
-        auto right = MakeAlignedArray<T>(kernels::PackedSize<T>(RightShape(header)));
+        auto left = MakeAlignedArray<T>(kernels::PackedSize<T>(LeftShape(header)), memory);
+        auto right = MakeAlignedArray<T>(kernels::PackedSize<T>(RightShape(header)), memory);
         AlignedArray<double> weights;
         if (HasWeights(header)) weights = MakeAlignedArray<double>(header.rows);
         if (!left || !right || (HasWeights(header) && !weights)) return nullptr;

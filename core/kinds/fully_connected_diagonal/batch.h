@@ -46,7 +46,7 @@ class FullyConnectedDiagonalBatch : public Batch {
 // `header` is one that the kind has accepted, `state` FLOAT32 or FLOAT64; nullptr if there is no
 // memory.
 std::unique_ptr<FullyConnectedDiagonalBatch> NewFullyConnectedDiagonalBatch(
-    const BatchHeader& header, DataType state);
+    const BatchHeader& header, DataType state, HostMemory* memory);
 
 // Bytes that it holds.
 int64_t FullyConnectedDiagonalBatchBytes(const BatchHeader& header, DataType state);

@@ -72,11 +72,11 @@ int64_t SizeOfContribution(const BatchHeader& header) {
 }  // namespace
 
 std::unique_ptr<FullyConnectedDiagonalBatch> NewContribution(const BatchHeader& header,
-                                                             DataType state) {
+                                                             DataType state, HostMemory* memory) {
   return WithStateType(
       state,
       [&]<typename T>(std::type_identity<T>) -> std::unique_ptr<FullyConnectedDiagonalBatch> {
-        auto elements = MakeAlignedArray<T>(SizeOfContribution(header));
+        auto elements = MakeAlignedArray<T>(SizeOfContribution(header), memory);
         if (elements == nullptr) return nullptr;
         return std::make_unique<Contribution<T>>(header, std::move(elements));
       });

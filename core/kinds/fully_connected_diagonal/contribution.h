@@ -13,7 +13,7 @@ namespace fisherd::core {
 
 // `header` is one that the kind has accepted, of form kContribution; nullptr if there is no memory.
 std::unique_ptr<FullyConnectedDiagonalBatch> NewContribution(const BatchHeader& header,
-                                                             DataType state);
+                                                             DataType state, HostMemory* memory);
 
 // Bytes that it holds.
 int64_t ContributionBytes(const BatchHeader& header, DataType state);

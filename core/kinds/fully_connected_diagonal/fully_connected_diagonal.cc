@@ -42,9 +42,9 @@ class FullyConnectedDiagonal final : public Kind {
                ? ContributionBytes(header, spec_.dtype)
                : FullyConnectedDiagonalBatchBytes(header, spec_.dtype);
   }
-  std::unique_ptr<Batch> NewBatch(const BatchHeader& header) const override {
-    if (header.form == BatchForm::kContribution) return NewContribution(header, spec_.dtype);
-    return NewFullyConnectedDiagonalBatch(header, spec_.dtype);
+  std::unique_ptr<Batch> NewBatch(const BatchHeader& header, HostMemory* memory) const override {
+    if (header.form == BatchForm::kContribution) return NewContribution(header, spec_.dtype, memory);
+    return NewFullyConnectedDiagonalBatch(header, spec_.dtype, memory);
   }
   int64_t SavedBytes(const Batch& batch) const override {
     return SavedBatchBytes(Typed(&batch), layer_.input_size, state_shape());
@@ -179,8 +179,11 @@ double FullyConnectedDiagonal::Advance(const StepParameters& step,
       reduced.push_back({.elements = batch.contribution().elements, .scale = scales[t]});
     } else {
       const auto& squares = batch.squares();
-      towers.push_back(
-          {.left = squares.left, .right = squares.right, .rows = squares.rows, .scale = scales[t]});
+      towers.push_back({.left = squares.left,
+                        .right = squares.right,
+                        .rows = squares.rows,
+                        .scale = scales[t],
+                        .largest = std::max(squares.left_max, squares.right_max)});
     }
   }
   return backend.Advance({.decay = step.decay,

@@ -42,7 +42,7 @@ std::vector<StepError> StepErrors() {
   std::vector<StepError> errors;
   for (const int64_t rows : {1, 256, 1024, 65536}) {
     Problem problem({.rows = rows, .inputs = 24, .outputs = 40});
-    problem.matrix().Fill(0);
+    problem.matrix().Fill(0).IgnoreError();
     std::vector<double> expected;
     for (int64_t k = 0; k < problem.sizes.state_size(); ++k) {
       expected.push_back(NextElement(problem, k));

@@ -9,7 +9,7 @@ namespace fisherd::bench {
 std::unique_ptr<core::Matrix> NewState(const Case& sizes) {
   auto state = core::Matrix::New({.rows = sizes.state_rows(), .cols = sizes.outputs});
   if (state == nullptr) Die("out of memory");
-  state->Fill(0);
+  state->Fill(0).IgnoreError();
   return state;
 }
 

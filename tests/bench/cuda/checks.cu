@@ -12,6 +12,7 @@
 
 #include "core/cuda/advance.h"
 #include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 #include "core/cuda/power.h"
 #include "tests/bench/cuda/checks.h"
 #include "tests/bench/cuda/device.h"

@@ -5,6 +5,7 @@
 
 #include "core/cuda/advance.h"
 #include "core/cuda/ingest.h"
+#include "core/cuda/packed.cuh"
 #include "core/cuda/power.h"
 #include "tests/bench/cuda/contest.h"
 #include "tests/bench/cuda/cublas.h"

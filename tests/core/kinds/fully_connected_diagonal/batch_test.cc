@@ -50,7 +50,7 @@ struct Filled {
 
 Filled FillNew(const reference::Tower& tower, DataType state = DataType::kFloat32,
                DataType wire = DataType::kFloat64) {
-  Filled filled{NewFullyConnectedDiagonalBatch(HeaderOf(tower, wire), state), {}};
+  Filled filled{NewFullyConnectedDiagonalBatch(HeaderOf(tower, wire), state, nullptr), {}};
   filled.status = Fill(*filled.batch, tower, wire);
   return filled;
 }
@@ -106,7 +106,7 @@ TEST(BatchTest, RunsOfAnySizeAreTheSame) {
   const auto tensors = TensorBytes(tower, DataType::kFloat32);
   for (const size_t run : {1, 2, 5, 11}) {
     auto batch =
-        NewFullyConnectedDiagonalBatch(HeaderOf(tower, DataType::kFloat32), DataType::kFloat32);
+        NewFullyConnectedDiagonalBatch(HeaderOf(tower, DataType::kFloat32), DataType::kFloat32, nullptr);
     for (size_t t = 0; t < tensors.size(); ++t) {
       for (size_t first = 0; first < 36; first += run) {
         const size_t count = std::min(run, 36 - first);

@@ -26,7 +26,7 @@ BatchHeader Header(DataType dtype) {
 TEST(ContributionTest, ConvertsEveryWireTypeAndFindsTheLargest) {
   const std::vector<uint16_t> bfloats = {0, 0x3F80, 0x4000, 0x4040, 0x4080, 0x3F00};
   for (const DataType state : {DataType::kFloat32, DataType::kFloat64}) {
-    const auto batch = NewContribution(Header(DataType::kBfloat16), state);
+    const auto batch = NewContribution(Header(DataType::kBfloat16), state, nullptr);
     const auto bytes = std::as_bytes(std::span(bfloats));
     ASSERT_TRUE(batch->Add(0, 0, bytes.first(6)).ok());
     ASSERT_TRUE(batch->Add(0, 3, bytes.subspan(6)).ok());
@@ -47,7 +47,7 @@ TEST(ContributionTest, ConvertsEveryWireTypeAndFindsTheLargest) {
 TEST(ContributionTest, SaysWhatStoodForN) {
   BatchHeader header = Header(DataType::kFloat32);
   header.examples = 2.5;
-  EXPECT_EQ(NewContribution(header, DataType::kFloat32)->examples(), 2.5);
+  EXPECT_EQ(NewContribution(header, DataType::kFloat32, nullptr)->examples(), 2.5);
   EXPECT_EQ(ContributionBytes(header, DataType::kFloat64), 48);
 }
 
@@ -61,7 +61,7 @@ TEST(ContributionTest, RefusesWhatNoSumOfSquaresIs) {
                {HUGE_VAL, reason::kNonFiniteInput},
                {1e300, reason::kNonFiniteInput}};
   for (const auto& [value, why] : cases) {
-    const auto batch = NewContribution(Header(DataType::kFloat64), DataType::kFloat32);
+    const auto batch = NewContribution(Header(DataType::kFloat64), DataType::kFloat32, nullptr);
     const std::vector<double> elements = {1, 2, 3, value, 5, 6};
     const absl::Status status = batch->Add(0, 0, std::as_bytes(std::span(elements)));
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "absl/strings/str_format.h"
-#include "core/backend_cpu.h"
+#include "tests/core/test_backend.h"
 #include "tests/core/testing.h"
 
 namespace fisherd::core {
@@ -33,8 +33,9 @@ std::unique_ptr<const Kind> KindOf(const FactorSpec& spec) {
 class Average {
  public:
   explicit Average(const FactorSpec& spec) : spec_(spec), kind_(KindOf(spec)) {
-    state_ = Matrix::New(kind_->state_shape());
-    state_->Fill(spec.initial_covariance == InitialCovariance::kOnes ? 1 : 0);
+    state_ = TestBackend().NewMatrix(kind_->state_shape());
+    const double value = spec.initial_covariance == InitialCovariance::kOnes ? 1 : 0;
+    EXPECT_EQ(state_->Fill(value), absl::OkStatus());
   }
 
   void Step(const StepParameters& step, const std::vector<Tower>& towers,
@@ -46,7 +47,7 @@ class Average {
       pointers.push_back(batches.back().get());
     }
     bound_ = kind_->BoundOf(pointers);
-    kind_->Advance(step, pointers, false, *state_, *state_, backend_);
+    kind_->Advance(step, pointers, false, *state_, *state_, TestBackend());
     total_weight_ = step.decay * total_weight_ + step.weight;
   }
 
@@ -55,7 +56,7 @@ class Average {
     const TensorView view{.dtype = spec_.dtype};
     EXPECT_EQ(op->CheckFinite(view.dtype), absl::OkStatus());
     std::vector<std::byte> bytes(op->dimension() * SizeOf(view.dtype));
-    op->Elements(view, 0, 0, bytes);
+    EXPECT_EQ(op->Elements(view, 0, 0, bytes), absl::OkStatus());
     return FromBytes(bytes, view.dtype);
   }
 
@@ -67,7 +68,6 @@ class Average {
 
   const FactorSpec spec_;
   const std::unique_ptr<const Kind> kind_;
-  BackendCpu backend_{nullptr};
   std::shared_ptr<Matrix> state_;
   double total_weight_ = 0;
   double bound_ = 0;
@@ -193,7 +193,7 @@ std::unique_ptr<Batch> ContributionOf(const Kind& kind, const Tower& tower, bool
   header.tensors = {{TensorRole::kContribution, 0, DataType::kFloat64, {shape.rows, shape.cols}}};
   header.examples = examples;
   EXPECT_EQ(kind.CheckBatch(header), absl::OkStatus());
-  std::unique_ptr<Batch> batch = kind.NewBatch(header);
+  std::unique_ptr<Batch> batch = kind.NewBatch(header, nullptr);
   EXPECT_EQ(batch->Add(0, 0, ToBytes(sum, DataType::kFloat64)), absl::OkStatus());
   EXPECT_EQ(batch->Finish(), absl::OkStatus());
   return batch;
@@ -220,11 +220,10 @@ TEST_P(GoldenTest, ContributionsCountAsTheirRowsWould) {
                                            : BatchOf(*kind, towers[t]));
         pointers.push_back(batches.back().get());
       }
-      BackendCpu backend(nullptr);
-      const auto state = Matrix::New(kind->state_shape());
-      state->Fill(0);
+      const auto state = TestBackend().NewMatrix(kind->state_shape());
+      EXPECT_EQ(state->Fill(0), absl::OkStatus());
       const double largest =
-          kind->Advance({.decay = 0.5, .weight = 2}, pointers, true, *state, *state, backend);
+          kind->Advance({.decay = 0.5, .weight = 2}, pointers, true, *state, *state, TestBackend());
       const std::vector<double> got = ValuesOf(*state);
       ExpectNear(got, Times(2, rows.Read()), GetParam() == DataType::kFloat64 ? 1e-14 : 1e-6);
       EXPECT_EQ(largest, *std::max_element(got.begin(), got.end()));

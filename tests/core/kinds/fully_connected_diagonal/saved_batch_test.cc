@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "core/backend_cpu.h"
 #include "core/kinds/kind.h"
+#include "tests/core/test_backend.h"
 
 namespace fisherd::core {
 namespace {
@@ -36,7 +36,7 @@ BatchHeader Header(BatchForm form) {
 std::unique_ptr<Batch> Filled(const Kind& kind, BatchForm form) {
   const BatchHeader header = Header(form);
   EXPECT_TRUE(kind.CheckBatch(header).ok()) << kind.CheckBatch(header);
-  auto batch = kind.NewBatch(header);
+  auto batch = kind.NewBatch(header, nullptr);
   for (size_t t = 0; t < header.tensors.size(); ++t) {
     int64_t size = 1;
     for (const int64_t n : header.tensors[t].shape) size *= n;
@@ -49,12 +49,12 @@ std::unique_ptr<Batch> Filled(const Kind& kind, BatchForm form) {
 }
 
 std::vector<std::byte> Advanced(const Kind& kind, const Batch& batch) {
-  BackendCpu backend(nullptr);
-  auto state = Matrix::New(kind.state_shape());
-  state->Fill(1);
+  const auto state = TestBackend().NewMatrix(kind.state_shape());
+  EXPECT_EQ(state->Fill(1), absl::OkStatus());
   const Batch* const batches[] = {&batch};
-  kind.Advance({.decay = 0.5, .weight = 0.7}, batches, false, *state, *state, backend);
-  return {state->bytes().begin(), state->bytes().end()};
+  kind.Advance({.decay = 0.5, .weight = 0.7}, batches, false, *state, *state, TestBackend());
+  const auto host = *OnHost({std::shared_ptr<void>(), state.get()});
+  return {host->bytes().begin(), host->bytes().end()};
 }
 
 TEST(SavedBatchTest, ALoadedBatchGivesTheSameBits) {
