@@ -20,6 +20,9 @@ constexpr int64_t kBlock = 512;
 template <typename T>
 using Buffer = std::array<T, kBlock>;
 
+// Elements that come from a device at once, where they are only looked at.
+constexpr int64_t kDeviceBlock = 1 << 20;
+
 std::byte* BytesOf(auto* elements) { return reinterpret_cast<std::byte*>(elements); }
 
 ElementPlace PlaceOf(const TensorSpec& tensor, const TensorView& view, const MatrixShape& matrix) {
@@ -128,17 +131,11 @@ absl::StatusOr<kernels::Summary> SummaryOf(const CovarianceView& covariance) {
   });
 }
 
-// One element of a matrix that is in a device's memory.
-absl::StatusOr<double> Fetch(const Matrix& matrix, int64_t index) {
-  return WithStateType(matrix.shape().dtype,
-                       [&]<typename T>(std::type_identity<T>) -> absl::StatusOr<double> {
-                         T element;
-                         const absl::Status status = matrix.device()->Download(
-                             index * static_cast<int64_t>(sizeof(T)),
-                             std::as_writable_bytes(std::span(&element, 1)));
-                         if (!status.ok()) return status;
-                         return element;
-                       });
+// Bytes first … of a matrix, wherever it is.
+absl::Status Fetch(const Matrix& matrix, int64_t first, std::span<std::byte> to) {
+  if (matrix.device() != nullptr) return matrix.device()->Download(first, to);
+  std::ranges::copy(matrix.bytes().subspan(static_cast<size_t>(first), to.size()), to.begin());
+  return absl::OkStatus();
 }
 
 // Why x times what `matrix` is the matrix's element of is not finite.
@@ -248,26 +245,32 @@ ElementsSpec LinearOperatorDiag::SpecOf(const TensorView& view, const TensorSpec
           .dtype = view.dtype};
 }
 
+// Block by block, as readers get them: what computes them is what is asked.
 absl::StatusOr<int64_t> LinearOperatorDiag::CountNotFinite(DataType dtype) const {
-  const auto matrix = OnHost(covariance_.matrix);
-  if (!matrix.ok()) return matrix.status();
-  const TensorView view{.dtype = dtype};
+  const Matrix& matrix = *covariance_.matrix;
+  const int64_t block = matrix.device() == nullptr ? kBlock : kDeviceBlock;
+  const DataType own = matrix.shape().dtype;
+  std::vector<std::byte> served(static_cast<size_t>(block * SizeOf(dtype)));
+  std::vector<std::byte> values(static_cast<size_t>(block * SizeOf(own)));
   int64_t not_finite = 0;
-  const auto count = [&]<typename W, typename C>(std::type_identity<W>, int64_t /*done*/,
-                                                 std::span<const C> elements) {
-    while (!elements.empty()) {
-      const auto block = elements.first(std::min<size_t>(kBlock, elements.size()));
-      std::array<std::byte, kBlock * sizeof(W)> served;
-      PowerBlock<W>(spec_, block, served.data());
-      for (size_t k = 0; k < block.size(); ++k) {
-        // An infinite base may have a finite power, which would be that of no number.
-        not_finite += !std::isfinite(block[k] / spec_.divisor + spec_.damping) ||
-                      !std::isfinite(kernels::Load<W>(&served[k * sizeof(W)]));
-      }
-      elements = elements.subspan(block.size());
-    }
-  };
-  ForEachBlock(**matrix, view, Tensors(view).front(), 0, dimension() * SizeOf(dtype), count);
+  for (int64_t first = 0; first < dimension(); first += block) {
+    const int64_t count = std::min(block, dimension() - first);
+    const auto out = std::span(served).first(static_cast<size_t>(count * SizeOf(dtype)));
+    const auto in = std::span(values).first(static_cast<size_t>(count * SizeOf(own)));
+    if (auto s = Elements({.dtype = dtype}, 0, first, out); !s.ok()) return s;
+    if (auto s = Fetch(matrix, first * SizeOf(own), in); !s.ok()) return s;
+    WithStateType(own, [&]<typename T>(std::type_identity<T>) {
+      WithElementType(dtype, [&]<typename W>(std::type_identity<W>) {
+        for (int64_t k = 0; k < count; ++k) {
+          // An infinite base may have a finite power, which would be that of no number.
+          const double v = kernels::Load<T>(in.data() + k * static_cast<int64_t>(sizeof(T)));
+          not_finite +=
+              !std::isfinite(v / spec_.divisor + spec_.damping) ||
+              !std::isfinite(kernels::Load<W>(out.data() + k * static_cast<int64_t>(sizeof(W))));
+        }
+      });
+    });
+  }
   return not_finite;
 }
 
@@ -339,12 +342,18 @@ absl::Status LinearOperatorDiag::MultiplyOnDevice(const ElementsSpec& elements,
   if (!bad.ok()) return bad.status();
   const int64_t size = SizeOf(elements.dtype);
   if (*bad == static_cast<int64_t>(x.size()) / size) return absl::OkStatus();
-  const auto element = Fetch(matrix, IndexOf(elements.place, matrix.shape(), first + *bad));
-  if (!element.ok()) return element.status();
+  const DataType own = matrix.shape().dtype;
+  std::array<std::byte, sizeof(double)> bytes;
+  const auto element = std::span(bytes).first(static_cast<size_t>(SizeOf(own)));
+  const int64_t index = IndexOf(elements.place, matrix.shape(), first + *bad);
+  if (auto s = Fetch(matrix, index * SizeOf(own), element); !s.ok()) return s;
+  const double value = WithStateType(own, [&]<typename T>(std::type_identity<T>) {
+    return static_cast<double>(kernels::Load<T>(bytes.data()));
+  });
   const double factor = WithElementType(elements.dtype, [&]<typename W>(std::type_identity<W>) {
     return static_cast<double>(kernels::Load<W>(x.data() + *bad * size));
   });
-  return ProductError(spec_, *element, factor, tensor, first + *bad);
+  return ProductError(spec_, value, factor, tensor, first + *bad);
 }
 
 absl::Status LinearOperatorDiag::Materialize(Matrix& out) const {

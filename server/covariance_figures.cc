@@ -88,7 +88,7 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
   std::vector<int64_t> counts(cells.size());
   double sum = 0;
   least = std::numeric_limits<double>::infinity();
-  const auto look = [&](auto elements, int64_t grid_row, int64_t row) {  // elements of that row
+  const auto look = [&](auto elements, int64_t row) {  // which are of that row
     const int64_t first_cell = row * rows / matrix_rows * cols;
     for (int64_t i = 0; i < grid_cols; ++i) {
       const int64_t col = i * matrix_cols / grid_cols;
@@ -111,9 +111,9 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
   for (int64_t i = 0; i < grid_rows; ++i) {
     const int64_t row = i * matrix_rows / grid_rows;
     if (matrix.shape().dtype == core::DataType::kFloat64) {
-      look(RowOf<double>(matrix, row, fetched), i, row);
+      look(RowOf<double>(matrix, row, fetched), row);
     } else {
-      look(RowOf<float>(matrix, row, fetched), i, row);
+      look(RowOf<float>(matrix, row, fetched), row);
     }
   }
   looked = grid_rows * grid_cols;

@@ -31,16 +31,15 @@ template <Exponent kExponent, typename T>
 __global__ void __launch_bounds__(kThreads) PowerKernel(const Job<T> job) {
   using U = Unit<T>;
   uint64_t largest = 0;
-  const auto result = [&](T v, T x, bool multiplied) {
-    const double base = fma(job.scale, static_cast<double>(v), job.damping);
-    const T power = PowerOf<T>(kExponent, base, job.exponent);
+  const bool multiplied = job.x != nullptr;
+  const auto base_of = [&](T v) { return fma(job.scale, static_cast<double>(v), job.damping); };
+  const auto finish = [&](T power, T x) {
     const T value = multiplied ? Multiply(power, x) : power;
     largest = max(largest, Bits(value));
     return value;
   };
   const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t threads = int64_t{gridDim.x} * kThreads;
-  const bool multiplied = job.x != nullptr;
   const auto addresses = reinterpret_cast<uintptr_t>(job.v) | reinterpret_cast<uintptr_t>(job.to) |
                          reinterpret_cast<uintptr_t>(job.x);
   const int64_t units = addresses % 16 == 0 ? job.count / U::kSize : 0;
@@ -48,14 +47,26 @@ __global__ void __launch_bounds__(kThreads) PowerKernel(const Job<T> job) {
     const U v = reinterpret_cast<const U*>(job.v)[k];
     U x = {};
     if (multiplied) x = reinterpret_cast<const U*>(job.x)[k];
+    // One branch for all of them, so that they are computed side by side.
     U to;
+    bool quick = true;
 #pragma unroll
-    for (int i = 0; i < U::kSize; ++i)
-      to.element[i] = result(v.element[i], x.element[i], multiplied);
+    for (int i = 0; i < U::kSize; ++i) {
+      quick &= TryPower<T>(kExponent, base_of(v.element[i]), job.exponent, to.element[i]);
+    }
+    if (!quick) {
+#pragma unroll
+      for (int i = 0; i < U::kSize; ++i) {
+        to.element[i] = PowerOf<T>(kExponent, base_of(v.element[i]), job.exponent);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < U::kSize; ++i) to.element[i] = finish(to.element[i], x.element[i]);
     reinterpret_cast<U*>(job.to)[k] = to;
   }
   for (int64_t k = units * U::kSize + thread; k < job.count; k += threads) {
-    job.to[k] = result(job.v[k], multiplied ? job.x[k] : T{0}, multiplied);
+    job.to[k] = finish(PowerOf<T>(kExponent, base_of(job.v[k]), job.exponent),
+                       multiplied ? job.x[k] : T{0});
   }
   RaiseTo(job.largest, largest);
 }

@@ -42,10 +42,7 @@ class ScriptedStore : public FactorStore {
   void LogStep(StepRecord record, Done done) override {
     MutexLock lock(&mutex_);
     Logged logged{record.run, record.ended, record.version, record.total_weight, {}};
-    if (record.state != nullptr) {
-      const auto elements = record.state->elements<float>();
-      logged.state.assign(elements.begin(), elements.end());
-    }
+    if (record.state != nullptr) logged.state = FloatsOf(*record.state);
     log_.push_back(std::move(logged));
     calls_.push_back(std::move(done));
     changed_.NotifyAll();
@@ -186,13 +183,12 @@ TEST_F(FactorDurabilityTest, AnImageKeepsItsVersionWhateverComesAfterIt) {
   ASSERT_TRUE(SendStep(*factor, 1, *stream).ok());
   store_.AwaitEnds(1);
   const FactorImage image = *factor->TryImage();
-  const auto elements = image.state->elements<float>();
-  const Floats before(elements.begin(), elements.end());
+  const Floats before = FloatsOf(*image.state);
   ASSERT_TRUE(SendStep(*factor, 2, *stream).ok());
   store_.AwaitEnds(2);
   ASSERT_TRUE(registry_->Reset("f").ok());
   ASSERT_TRUE(registry_->Delete("f").ok());
-  EXPECT_TRUE(std::equal(before.begin(), before.end(), image.state->elements<float>().begin()));
+  EXPECT_EQ(FloatsOf(*image.state), before);
   EXPECT_EQ(image.version.step, 1);
 }
 

@@ -30,6 +30,14 @@ inline std::string ReasonOf(const absl::Status& status) {
   return details.has_value() ? details->reason : "";
 }
 
+// The elements of a FLOAT32 matrix, wherever it is.
+inline Floats FloatsOf(const Matrix& matrix) {
+  const auto host = OnHost({std::shared_ptr<void>(), &matrix});
+  EXPECT_TRUE(host.ok()) << host.status();
+  const auto elements = (*host)->elements<float>();
+  return {elements.begin(), elements.end()};
+}
+
 class CountingListener : public ProgressListener {
  public:
   void OnProgress(const std::shared_ptr<Factor>&) override {

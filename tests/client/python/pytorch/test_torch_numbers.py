@@ -140,7 +140,7 @@ def test_autocast(client, name):
         return hook
 
     def run(_):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(torch.empty(0).device.type, dtype=torch.bfloat16):
             outputs = model(x)
             assert outputs.dtype == torch.bfloat16
             loss = flat_loss(outputs.float(), y)
@@ -155,11 +155,15 @@ def test_autocast(client, name):
     for layer, (inputs, output) in seen.items():
         a = inputs.to(torch.bfloat16).double()
         g = output.grad.double() * N / 4096
-        expected[f"{layer}.weight"] = torch.einsum("ni,no->noi", a, g).square().mean(0).numpy()
-        expected[f"{layer}.bias"] = g.square().mean(0).numpy()
+        expected[f"{layer}.weight"] = torch.einsum("ni,no->noi", a, g).square().mean(0).cpu().numpy()
+        expected[f"{layer}.bias"] = g.square().mean(0).cpu().numpy()
     assert_close(served, expected)
     for parameter, value in whole.items():
-        assert np.abs(served[parameter].numpy() - value).max() < 0.05 * value.max()
+        assert np.abs(served[parameter].cpu().numpy() - value).max() < 0.05 * value.max()
+
+
+def generator(seed):
+    return torch.Generator(torch.empty(0).device).manual_seed(seed)
 
 
 def test_sampled_labels(client, name):
@@ -168,14 +172,14 @@ def test_sampled_labels(client, name):
 
     def run(fisher):
         outputs = model(x)
-        drawn.append(fisher.sample(outputs, generator=torch.Generator().manual_seed(7)))
+        drawn.append(fisher.sample(outputs, generator=generator(7)))
         assert all(parameter.grad is None for parameter in model.parameters())
         flat_loss(outputs, y).backward()  # not captured
 
     served = capture(client, name, model, run, labels="sampled")
     with torch.no_grad():
         probabilities = functional.softmax(model(x), -1)
-    again = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(7))[:, 0]
+    again = torch.multinomial(probabilities, 1, generator=generator(7))[:, 0]
     assert torch.equal(drawn[0], again)
     assert not torch.equal(drawn[0], y)
     assert_close(served, covariance(model, flat_loss, x, drawn[0]))
@@ -276,7 +280,7 @@ def test_models_of_other_types(client, name, dtype):
     if wide:
         assert_close(served, expected, 1e-12)
     for parameter, value in expected.items():
-        assert np.abs(served[parameter].double().numpy() - value).max() < 0.1 * value.max()
+        assert np.abs(served[parameter].double().cpu().numpy() - value).max() < 0.1 * value.max()
 
 
 def test_data_that_changes_after_the_step(client, name):

@@ -53,7 +53,8 @@ def test_gradients_are_multiplied(model, fisher, policy):
             powers = fisher.read()
             for name, parameter in model.named_parameters():
                 power = (powers[name].double() + 0.01) ** -0.75 if name in powers else 1.0
-                np.testing.assert_allclose(parameter.grad, gradients[name].double() * power, rtol=2e-5, atol=1e-9)
+                expected = gradients[name].double() * power
+                np.testing.assert_allclose(parameter.grad.cpu(), expected.cpu(), rtol=2e-5, atol=1e-9)
         else:
             assert not torch.equal(model[0].weight.grad, gradients["0.weight"])
             assert torch.equal(model[1].weight.grad, gradients["1.weight"])
