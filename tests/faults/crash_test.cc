@@ -1,6 +1,6 @@
-// kill -9 of a server with a data directory, at random moments and at every failpoint: what was
-// durable is there, and with what the trainers send again every sum has the bits of a run that
-// nothing has disturbed.
+// A server with a data directory that is killed (kill -9) at random moments and at every failpoint,
+// or told to end: what was durable is there, after its proper end all that was acknowledged, and
+// with what the trainers send again every sum has the bits of a run that nothing has disturbed.
 
 #include <gtest/gtest.h>
 
@@ -34,10 +34,15 @@ class Told {
   void Add(const UpdateWriter& writer) {
     const v1::Progress progress = writer.progress();
     Raise(durable_[writer.factor()], progress.durable());
+    Raise(ended_[writer.factor()], progress.next() - 1);
   }
   int64_t durable(const std::string& factor) { return durable_[factor]; }
+  int64_t ended(const std::string& factor) { return ended_[factor]; }
   explicit Told(const std::vector<std::string>& factors) {
-    for (const std::string& factor : factors) durable_[factor] = 0;
+    for (const std::string& factor : factors) {
+      durable_[factor] = 0;
+      ended_[factor] = 0;
+    }
   }
 
  private:
@@ -47,6 +52,7 @@ class Told {
     }
   }
   std::map<std::string, std::atomic<int64_t>> durable_;
+  std::map<std::string, std::atomic<int64_t>> ended_;
 };
 
 class CrashTest : public testing::Test {
@@ -167,6 +173,28 @@ TEST_F(CrashTest, KilledAtRandomMoments) {
   // And once more, with nobody to send anything again.
   server_.Kill();
   ASSERT_TRUE(Start());
+  ExpectWhole();
+}
+
+TEST_F(CrashTest, ToldToEndUnderLoadItLosesNothingThatWasAcknowledged) {
+  const int ends = Repetitions(5, 100);
+  training_.steps = 40 * ends;
+  ASSERT_TRUE(Start());
+  CreateFactors();
+  Told told(training_.factors);
+  std::vector<std::thread> towers = StartTowers(told);
+  std::minstd_rand random(13);
+  for (int i = 0; i < ends; ++i) {
+    allowed_ = 40 * (i + 1);
+    absl::SleepFor(absl::Milliseconds(1 + static_cast<int>(random() % 60)));
+    std::map<std::string, int64_t> ended;
+    for (const std::string& factor : training_.factors) ended[factor] = told.ended(factor);
+    EXPECT_EQ(server_.Terminate(), 0) << server_.log();
+    ASSERT_TRUE(Start());
+    CheckTold(ended);  // also of the factors that promise less
+  }
+  allowed_ = training_.steps + 1;
+  for (std::thread& tower : towers) tower.join();
   ExpectWhole();
 }
 

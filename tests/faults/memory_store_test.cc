@@ -23,6 +23,11 @@ class MemoryStoreTest : private StoreHolder, public FactorTest {
     factor_ = Create("f", spec);
     stream_ = OpenTower(*factor_, 0);
   }
+  // What runs on them uses the registries.
+  ~MemoryStoreTest() override {
+    timers_.reset();
+    pool_.reset();
+  }
 
   // A step of input 1 and gradient `gradient`, which ends; FAILED if that overflows.
   void Step(float gradient) {

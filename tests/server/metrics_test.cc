@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
+#include <memory>
 #include <set>
 #include <sstream>
 
@@ -120,6 +122,71 @@ TEST_F(MetricsTest, FactorsThatWereChosenHaveFiguresOfTheirOwn) {
   EXPECT_THAT(text, HasSubstr("fisherd_factor_damping_to_mean_ratio{factor=\"watched/a\","
                               "damping=\"d\"} 0.195"));  // 2 by 61.25/6
   EXPECT_THAT(text, Not(HasSubstr("factor=\"other\"")));
+}
+
+// A card without arithmetic.
+class FakeDevice : public core::DeviceBackend {
+ public:
+  std::string name() const override { return "cuda:0 (a card)"; }
+  std::string device() const override { return "cuda:0"; }
+  int64_t state_budget() const override { return 4096; }
+  Stats stats() const override {
+    return {.memory_bytes = 8192,
+            .free_bytes = 1024,
+            .kernel_seconds = 1.5,
+            .copy_seconds = 0.5,
+            .bytes_to_device = 300,
+            .bytes_from_device = 200,
+            .pinned_bytes = 64};
+  }
+  absl::Status Check() const override {
+    return lost ? absl::UnavailableError("lost") : absl::OkStatus();
+  }
+  double Advance(const core::AdvanceStep&, const core::Matrix&, core::Matrix&) override {
+    return 0;
+  }
+  bool lost = false;
+};
+
+class DeviceMetricsTest : public core::FactorTest {
+ protected:
+  DeviceMetricsTest() : DeviceMetricsTest(std::make_unique<FakeDevice>()) {}
+  explicit DeviceMetricsTest(std::unique_ptr<FakeDevice> device)
+      : FactorTest({.state_budget = 1 << 20, .devices = {{device.get(), 4096}}, .batch_budget = 1}),
+        device_(*device) {
+    devices_.found.push_back(std::move(device));
+  }
+
+  FakeDevice& device_;
+  core::Devices devices_;
+  Readiness readiness_;
+  Metrics metrics_{{.registry = &*registry_,
+                    .pool = &*pool_,
+                    .readiness = &readiness_,
+                    .devices = &devices_}};
+};
+
+TEST_F(DeviceMetricsTest, ShowsWhatACardHasAndDoes) {
+  Create("f", Golden());  // there: it is said nowhere else
+  const std::string text = metrics_.Text();
+  std::set<std::string> documented;
+  std::ifstream names(FISHERD_SOURCE_DIR "/deploy/metrics.txt");
+  for (std::string name, type; names >> name >> type;) {
+    if (!name.starts_with("fisherd_device_")) continue;
+    EXPECT_THAT(text, HasSubstr("# TYPE " + name + " " + type + "\n"));
+    documented.insert(name);
+  }
+  EXPECT_EQ(documented.size(), 10);
+  for (const char* sample :
+       {"memory_bytes{device=\"cuda:0\"} 8192", "memory_free_bytes{device=\"cuda:0\"} 1024",
+        "state_bytes{device=\"cuda:0\"} 48", "state_budget_bytes{device=\"cuda:0\"} 4096",
+        "kernel_seconds_total{device=\"cuda:0\"} 1.5", "copy_seconds_total{device=\"cuda:0\"} 0.5",
+        "received_bytes_total{device=\"cuda:0\"} 300", "sent_bytes_total{device=\"cuda:0\"} 200",
+        "pinned_bytes{device=\"cuda:0\"} 64", "lost{device=\"cuda:0\"} 0"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("\nfisherd_device_") + sample + "\n"));
+  }
+  device_.lost = true;
+  EXPECT_THAT(metrics_.Text(), HasSubstr("\nfisherd_device_lost{device=\"cuda:0\"} 1\n"));
 }
 
 }  // namespace

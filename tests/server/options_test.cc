@@ -37,7 +37,8 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
       Parse({"--listen=[::]:0", "--insecure", "--port-file", "/tmp/port", "--state-budget=4GiB",
              "--batch-budget", "512MiB", "--compute-threads=3", "--window=7", "--max-streams=9",
              "--read-stall-timeout=1m30s", "--shutdown-grace=0s", "--log-level=warning",
-             "--shared-memory=/run/memory", "--shared-memory-limit=2GiB"});
+             "--shared-memory=/run/memory", "--shared-memory-limit=2GiB", "--backend=cuda",
+             "--gpu-memory=40GiB", "--gpu-tf32"});
   ASSERT_TRUE(line.ok()) << line.status();
   const Options& options = line->options;
   EXPECT_THAT(options.listen, ElementsAre("[::]:0"));
@@ -52,6 +53,9 @@ TEST(OptionsTest, EveryFlagReachesItsField) {
   EXPECT_EQ(options.log_level, LogLevel::kWarning);
   EXPECT_EQ(options.shared_memory, "/run/memory");
   EXPECT_EQ(options.shared_memory_limit, int64_t{2} << 30);
+  EXPECT_EQ(options.backend, core::BackendChoice::kCuda);
+  EXPECT_EQ(options.gpu_memory, int64_t{40} << 30);
+  EXPECT_TRUE(options.gpu_tf32);
 }
 
 TEST(OptionsTest, ListensAtSeveralAddresses) {

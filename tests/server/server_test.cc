@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/backend_cpu.h"
+#include "core/devices.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
@@ -38,6 +39,15 @@ TEST(ServerTest, TakesAFreePortAndWritesItDown) {
   EXPECT_EQ(port, (*server)->port());
   EXPECT_FALSE(std::filesystem::exists(options.port_file + ".tmp"));
   EXPECT_EQ((*server)->backend_name(), core::BackendCpu(nullptr).name());
+}
+
+TEST(ServerTest, DoesNotStartWithoutTheGpuThatItShallHave) {
+  if (!core::FindDevices({}).found.empty()) GTEST_SKIP() << "there is one";
+  Options options = TestOptions();
+  options.backend = core::BackendChoice::kCuda;
+  const auto server = Server::Start(options);
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr("backend is cuda: "));
 }
 
 TEST(ServerTest, APortThatIsTakenIsAnError) {

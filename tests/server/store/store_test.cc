@@ -231,6 +231,7 @@ TEST_F(StoreTest, UnderSyncStepsAreMadeAgainFromTheirBatches) {
   for (int64_t number = 1; number <= 3; ++number) step(number, number);
   const Floats three = Elements(Read(*factor));
   const double weight = Describe("f").total_weight;
+  factor = nullptr;  // goes before its registry
   Crash();
   EXPECT_EQ(Value("f"), three);
   EXPECT_EQ(Describe("f").total_weight, weight);
@@ -241,6 +242,7 @@ TEST_F(StoreTest, UnderSyncStepsAreMadeAgainFromTheirBatches) {
   step(5, 500);  // larger than the state
   step(6, 1);
   const Floats six = Elements(Read(*factor));
+  factor = nullptr;
   Crash();
   EXPECT_EQ(Value("f"), six);
   Snapshot();
@@ -251,7 +253,7 @@ TEST_F(StoreTest, UnderSyncStepsAreMadeAgainFromTheirBatches) {
 TEST_F(StoreTest, UnderSyncAStepThatFailedIsInTheLogToo) {
   Create("f", SpecAt(DurabilityLevel::kSync));
   Steps("f", 1);
-  const auto factor = *registry_->Find("f");
+  auto factor = *registry_->Find("f");
   const auto stream = OpenTower(*factor, 0);
   core::BatchHeader header = Header(*factor, 2, 2);
   header.decay = 1;
@@ -260,6 +262,7 @@ TEST_F(StoreTest, UnderSyncAStepThatFailedIsInTheLogToo) {
   ASSERT_TRUE(ReadAfter(*factor, 2).ok());
   ASSERT_EQ(factor->Describe().steps_failed, 1);
   Steps("f", 1);
+  factor = nullptr;  // goes before its registry
   Crash();
   EXPECT_EQ(Describe("f").next, 4);
   EXPECT_EQ(Describe("f").steps_failed, 1);
@@ -271,12 +274,13 @@ TEST_F(StoreTest, AnOutcomeThatWasToldComesAgain) {
   core::FactorSpec spec = SpecAt(DurabilityLevel::kSnapshot, 2);
   spec.gather_policy = core::GatherPolicy::kPartial;
   spec.gather_timeout = absl::Milliseconds(1);
-  const auto factor = Create("f", spec);
+  auto factor = Create("f", spec);
   const auto stream = OpenTower(*factor, 0);
   const auto other = OpenTower(*factor, 1, 2);
   ASSERT_TRUE(Send(*factor, Header(*factor, 1, 2), golden_batch_, stream.get()).ok());
   ASSERT_TRUE(ReadAfter(*factor, 1).ok());
   ASSERT_EQ(factor->Describe().steps_partial, 1);
+  factor = nullptr;  // goes before its registry
   Crash();
   const auto again = *registry_->Find("f");
   EXPECT_EQ(again->Describe().next, 1);
