@@ -46,12 +46,17 @@ def test_the_first_ten_minutes(tmp_path):
     script = script.replace("promtool check config", "sed -i 's/_interval: 15s/_interval: 250ms/' prometheus.yml\n"
                             "sed -i 's/^global:/global:\\n  scrape_timeout: 250ms/' prometheus.yml\n"
                             "sed -Ei 's/^( +)for: .*/\\1for: 0s/' rules.yml\npromtool check config", 1)  # fmt: skip
+    # The scrape's own port, which is also in the checkout's file.
+    checkout = tmp_path / "checkout/deploy/prometheus"
+    shutil.copytree(ROOT / "deploy/prometheus", checkout)
+    scrape = checkout / "scrape.yml"
+    scrape.write_text(scrape.read_text().replace("7601", ports["7601"]))
     script = "set -euo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n" + script
     path = f"{BINARY.parent}:{BINARY.parents[1] / 'client'}:{os.environ['PATH']}"
     environment = {
         **os.environ,
         "PATH": path,
-        "FISHERD": str(ROOT),
+        "FISHERD": str(tmp_path / "checkout"),
         "FISHERD_SERVER": f"localhost:{ports['7600']}",
     }
     done = subprocess.run(
