@@ -11,7 +11,7 @@ namespace fisherd::cuda {
 
 // to[k] = (scale·v[k] + damping)^exponent, times x[k] if x is given, for k < count. scale is 1 over
 // the total weight. The base is rounded once; −1, −½, ½, 1 and 2 are correctly rounded from there
-// (and x once more), other exponents within a relative 3e-7 (float) or pow's error (double).
+// (and x once more), other exponents within a relative 5e-7 (float) or pow's error (double).
 // Nothing is checked: raises *largest, if it is given, to the bits of the largest magnitude written
 // (see IngestSide). `to` may be v or x. T is float or double.
 template <typename T>
