@@ -49,20 +49,18 @@ cuda::WireType WireTypeOf(DataType type) {
 }
 
 // Kernels multiply by what the host divides by. Nothing infinite: times 0 that would be no number.
-double ScaleOf(double divisor) {
-  return std::min(1 / divisor, std::numeric_limits<double>::max());
-}
+double ScaleOf(double divisor) { return std::min(1 / divisor, std::numeric_limits<double>::max()); }
 
 std::string DeviceName(const Card& card) { return absl::StrCat("cuda:", card.index()); }
 
 absl::Status CheckCard(const Card& card) {
   if (!card.lost()) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnavailable, reason::kDeviceLost,
-                   absl::StrCat(DeviceName(card), " (", card.name(), ") has failed: ",
-                                card.why_lost(),
-                                "; what was on it comes back, as far as it was saved, when the "
-                                "server is started again"),
-                   {{"device", DeviceName(card)}});
+  return MakeError(
+      absl::StatusCode::kUnavailable, reason::kDeviceLost,
+      absl::StrCat(DeviceName(card), " (", card.name(), ") has failed: ", card.why_lost(),
+                   "; what was on it comes back, as far as it was saved, when the "
+                   "server is started again"),
+      {{"device", DeviceName(card)}});
 }
 
 // What a method that needs `good` answers.
@@ -175,8 +173,8 @@ absl::StatusOr<kernels::Summary> CudaElements::Summarize(double divisor) const {
                                     reinterpret_cast<cuda::PartialSummary*>(lane->words),
                                     lane->stream));
     });
-    card_.Good(cudaMemcpyAsync(lane->answer, lane->words, kBytes, cudaMemcpyDeviceToHost,
-                               lane->stream));
+    card_.Good(
+        cudaMemcpyAsync(lane->answer, lane->words, kBytes, cudaMemcpyDeviceToHost, lane->stream));
     status = Answer(card_, lane.Finish());
     std::copy_n(reinterpret_cast<const cuda::PartialSummary*>(lane->answer), parts.size(),
                 parts.begin());
@@ -200,8 +198,8 @@ absl::StatusOr<int64_t> CudaElements::Serve(const ElementsSpec& spec, int64_t fi
   for (int64_t done = 0; done < std::ssize(to); done += kChunk) {
     const auto bytes = static_cast<size_t>(std::min(std::ssize(to) - done, kChunk));
     const auto begin = static_cast<size_t>(done);
-    const auto bad = ServeChunk(spec, first + done / size,
-                                x.empty() ? x : x.subspan(begin, bytes), to.subspan(begin, bytes));
+    const auto bad = ServeChunk(spec, first + done / size, x.empty() ? x : x.subspan(begin, bytes),
+                                to.subspan(begin, bytes));
     if (!bad.ok()) return bad.status();
     if (*bad < bytes / static_cast<size_t>(size)) return done / size + static_cast<int64_t>(*bad);
   }
@@ -217,8 +215,8 @@ absl::StatusOr<uint64_t> CudaElements::ServeChunk(const ElementsSpec& spec, int6
   lane.Begin();
   if (!x.empty()) {
     std::copy(x.begin(), x.end(), lane->pinned);
-    card_.Good(cudaMemcpyAsync(device_x, lane->pinned, x.size(), cudaMemcpyHostToDevice,
-                               lane->stream));
+    card_.Good(
+        cudaMemcpyAsync(device_x, lane->pinned, x.size(), cudaMemcpyHostToDevice, lane->stream));
   }
   lane.Copied();
   card_.Good(cudaMemsetAsync(lane->words, 0xff, sizeof(uint64_t), lane->stream));
@@ -289,8 +287,8 @@ cudaError_t CopyRows(const T* from, int64_t rows, const kernels::PackedShape& al
     const int64_t whole = all.cols / panel;  // panels of full width
     const size_t pitch = static_cast<size_t>(all.rows * panel) * sizeof(T);
     if (col == 0 && whole > 1 && pitch <= std::numeric_limits<int32_t>::max()) {
-      if (auto e = cudaMemcpy2DAsync(place, pitch, source, bytes, bytes,
-                                     static_cast<size_t>(whole), cudaMemcpyHostToDevice, stream);
+      if (auto e = cudaMemcpy2DAsync(place, pitch, source, bytes, bytes, static_cast<size_t>(whole),
+                                     cudaMemcpyHostToDevice, stream);
           e != cudaSuccess)
         return e;
       col += (whole - 1) * panel;
@@ -423,8 +421,8 @@ bool StepOnCard<T>::AddReduced(std::span<const ReducedTower> towers, double deca
                                T* to) {
   const int64_t piece = std::min<int64_t>(
       shape_.size(), kTermBytes / static_cast<int64_t>(towers.size() * sizeof(T)));
-  auto* const scratch = static_cast<T*>(
-      lane_.Scratch(piece * static_cast<int64_t>(towers.size() * sizeof(T))));
+  auto* const scratch =
+      static_cast<T*>(lane_.Scratch(piece * static_cast<int64_t>(towers.size() * sizeof(T))));
   if (scratch == nullptr) return false;
   for (int64_t first = 0; first < shape_.size(); first += piece) {
     const int64_t count = std::min(shape_.size() - first, piece);

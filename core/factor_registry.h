@@ -27,8 +27,8 @@ namespace fisherd::core {
 struct RegistryOptions {
   Backend* backend = nullptr;  // the host's
   ComputePool* pool = nullptr;
-  int64_t state_budget = 0;            // bytes of the host's memory
-  std::vector<BackendMemory> devices;  // beside it
+  int64_t state_budget = 0;                                          // bytes of the host's memory
+  std::vector<BackendMemory> devices;                                // beside it
   BackendChoice usual_backend = BackendChoice::kAny;                 // see Placement
   int64_t batch_budget = 0;                                          // bytes
   int64_t factor_batch_limit = std::numeric_limits<int64_t>::max();  // of it, for one factor

@@ -39,8 +39,8 @@ int64_t IndexOf(const ElementPlace& place, const MatrixShape& matrix, int64_t k)
 
 // Elements first … first + count of the tensor at `place`, as C: where they lie, or in `buffer`.
 template <typename T, typename C>
-std::span<const C> Gather(const Matrix& matrix, const ElementPlace& place, int64_t first, int64_t count,
-                          Buffer<C>& buffer) {
+std::span<const C> Gather(const Matrix& matrix, const ElementPlace& place, int64_t first,
+                          int64_t count, Buffer<C>& buffer) {
   const T* from = matrix.elements<T>().data() + place.offset;
   if (place.width == 0) {
     if constexpr (std::is_same_v<T, C>) return {from + first, static_cast<size_t>(count)};

@@ -73,8 +73,8 @@ class LinearOperator {
   // every element is finite in `dtype`. To be called before Elements or Multiply.
   virtual absl::Status CheckFinite(DataType dtype) const = 0;
 
-  // Writes elements first … of a tensor of the view; `out` is a whole number of elements. Errors, of
-  // this and of all that follows, are those of a device that has them.
+  // Writes elements first … of a tensor of the view; `out` is a whole number of elements. Errors,
+  // of this and of all that follows, are those of a device that has them.
   virtual absl::Status Elements(const TensorView& view, int tensor, int64_t first,
                                 std::span<std::byte> out) const = 0;
 

@@ -64,13 +64,10 @@ template <typename T>
 std::span<const T> RowOf(const core::Matrix& matrix, int64_t row, std::vector<std::byte>& fetched) {
   const int64_t cols = matrix.shape().cols;
   if (matrix.device() == nullptr) {
-    return matrix.elements<T>().subspan(static_cast<size_t>(row * cols),
-                                        static_cast<size_t>(cols));
+    return matrix.elements<T>().subspan(static_cast<size_t>(row * cols), static_cast<size_t>(cols));
   }
   fetched.assign(static_cast<size_t>(cols) * sizeof(T), std::byte{0});  // of a lost device: zeros
-  matrix.device()
-      ->Download(row * cols * static_cast<int64_t>(sizeof(T)), fetched)
-      .IgnoreError();
+  matrix.device()->Download(row * cols * static_cast<int64_t>(sizeof(T)), fetched).IgnoreError();
   return {reinterpret_cast<const T*>(fetched.data()), static_cast<size_t>(cols)};
 }
 
@@ -92,8 +89,7 @@ CovarianceSketch::CovarianceSketch(const core::Matrix& matrix, double divisor)
     const int64_t first_cell = row * rows / matrix_rows * cols;
     for (int64_t i = 0; i < grid_cols; ++i) {
       const int64_t col = i * matrix_cols / grid_cols;
-      const double value =
-          std::min(static_cast<double>(elements[col]) / divisor, kLargest);
+      const double value = std::min(static_cast<double>(elements[col]) / divisor, kLargest);
       const int64_t cell = first_cell + col * cols / matrix_cols;
       cells[cell] += value;
       ++counts[cell];

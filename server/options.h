@@ -25,12 +25,12 @@ struct Options {
   std::vector<std::string> listen = {"127.0.0.1:7600"};
   std::string http;  // HOST:PORT of the plain HTTP port; empty: none
   Statusz statusz = Statusz::kLocal;
-  std::string port_file;            // empty: none; else there must be a HOST:PORT
-  int64_t state_budget = 0;         // bytes, at least 1
-  int64_t batch_budget = 0;         // bytes, at least 1
+  std::string port_file;     // empty: none; else there must be a HOST:PORT
+  int64_t state_budget = 0;  // bytes, at least 1
+  int64_t batch_budget = 0;  // bytes, at least 1
   core::BackendChoice backend = core::BackendChoice::kAny;  // of factors that do not say
-  int64_t gpu_memory = 0;  // bytes of each GPU's that are used; 0: what is free
-  bool gpu_tf32 = false;   // products of 11-bit numbers there
+  int64_t gpu_memory = 0;           // bytes of each GPU's that are used; 0: what is free
+  bool gpu_tf32 = false;            // products of 11-bit numbers there
   int64_t factor_batch_limit = 0;   // bytes of it for one factor; 0: all
   std::string shared_memory;        // path of the socket where clients share theirs; empty: none
   int64_t shared_memory_limit = 0;  // bytes of it, at least 1

@@ -164,8 +164,8 @@ struct Server::Rooms {
         backend(pool.get()),
         devices(FindDevices(options)),
         timers(std::make_unique<core::TimerQueue>()),
-        registry(RegistryOptionsOf(options, durability, &backend, devices, pool.get(),
-                                   timers.get())),
+        registry(
+            RegistryOptionsOf(options, durability, &backend, devices, pool.get(), timers.get())),
         sessions(options.max_streams),
         once_calls(options.max_streams),
         door(std::move(door)),

@@ -84,8 +84,8 @@ cudaError_t AdvancePlain(const AdvanceRows<T>& job, const T* from, T* to, uint64
   const int64_t height = job.left_cols + job.ones_column;
   const dim3 grid(static_cast<unsigned>((job.right_cols + plain::kTile - 1) / plain::kTile),
                   static_cast<unsigned>((height + plain::kTile - 1) / plain::kTile));
-  plain::AdvanceKernel<T><<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from,
-                                                                to, largest);
+  plain::AdvanceKernel<T>
+      <<<grid, plain::kThreads, 0, stream>>>(job, {job.decay, job.weight}, from, to, largest);
   return cudaGetLastError();
 }
 

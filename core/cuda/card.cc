@@ -189,8 +189,8 @@ void Card::CountBytes(int64_t to_card, int64_t from_card) {
 bool Card::Download(const void* device, int64_t bytes, void* host) {
   Hold lane = ForRead();
   lane.Begin();
-  int64_t done = 0;          // copied by the host
-  int64_t on_its_way = 0;    // of the half before
+  int64_t done = 0;        // copied by the host
+  int64_t on_its_way = 0;  // of the half before
   for (int64_t next = 0; done < bytes;) {
     const int64_t size = std::min(bytes - next, kChunkBytes);
     // What is waited for is all that was asked for before.

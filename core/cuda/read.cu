@@ -40,9 +40,9 @@ __global__ void __launch_bounds__(kThreads) ReadKernel(const ReadElements<T> job
   for (int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x; k < job.count;
        k += int64_t{gridDim.x} * kThreads) {
     const int64_t element = job.first + k;
-    const int64_t at = job.width == 0 ? job.offset + element
-                                      : job.offset + element % job.width * job.cols +
-                                            element / job.width;
+    const int64_t at = job.width == 0
+                           ? job.offset + element
+                           : job.offset + element % job.width * job.cols + element / job.width;
     const double base = fma(job.scale, static_cast<double>(job.matrix[at]), job.damping);
     C value = PowerOf<C>(kind, base, job.exponent);
     if (job.x != nullptr) {

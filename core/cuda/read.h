@@ -34,8 +34,8 @@ struct ReadElements {
   uint64_t* first_bad = nullptr;
 };
 
-// Computed in T if that is the type, else in double and rounded once. To the accuracy of Power. T is
-// float or double.
+// Computed in T if that is the type, else in double and rounded once. To the accuracy of Power. T
+// is float or double.
 template <typename T>
 cudaError_t Read(const ReadElements<T>& job, cudaStream_t stream);
 

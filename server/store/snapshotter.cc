@@ -62,8 +62,8 @@ absl::StatusOr<std::vector<store::v1::Place>> WriteFactors(const std::string& di
     size_t index = 0;
     for (const core::SavedResult& result : factor.image.results) {
       if (result.cached == nullptr) continue;
-      auto s = add(ResultName(factor.image.name, index++),
-                   {result.cached, result.cached->matrix.get()});
+      auto s =
+          add(ResultName(factor.image.name, index++), {result.cached, result.cached->matrix.get()});
       if (!s.ok()) return s;
     }
   }

@@ -84,11 +84,18 @@ struct Case {
 TEST_F(BackendCudaTest, StepsAreThoseOfTheProcessorIn64Bits) {
   BackendCpu cpu(nullptr);
   std::mt19937 random(7);
-  const std::vector<Case> cases = {
-      {{1}, 1, 1},          {{3}, 4, 5, 2},        {{16}, 33, 17},
-      {{17}, 33, 17, 1, true}, {{64}, 128, 128},   {{100, 100}, 70, 50},
-      {{5, 9, 5}, 17, 49},  {{40, 40, 40}, 130, 97, 3}, {{300}, 257, 300},
-      {{700}, 20, 30},      {{1, 1, 1, 1}, 100, 200},   {{256, 31}, 65, 96, 1, true}};
+  const std::vector<Case> cases = {{{1}, 1, 1},
+                                   {{3}, 4, 5, 2},
+                                   {{16}, 33, 17},
+                                   {{17}, 33, 17, 1, true},
+                                   {{64}, 128, 128},
+                                   {{100, 100}, 70, 50},
+                                   {{5, 9, 5}, 17, 49},
+                                   {{40, 40, 40}, 130, 97, 3},
+                                   {{300}, 257, 300},
+                                   {{700}, 20, 30},
+                                   {{1, 1, 1, 1}, 100, 200},
+                                   {{256, 31}, 65, 96, 1, true}};
   for (const Case& c : cases) {
     std::vector<reference::Tower> towers;
     for (const int64_t rows : c.rows) {
@@ -99,8 +106,8 @@ TEST_F(BackendCudaTest, StepsAreThoseOfTheProcessorIn64Bits) {
     }
     for (const DataType dtype : {DataType::kFloat32, DataType::kFloat64}) {
       for (const auto weighting : {TowerWeighting::kTowerMean, TowerWeighting::kExampleWeighted}) {
-        const auto kind = KindOf(c.inputs, c.outputs, dtype, c.sources, c.rows[0] % 2 == 1,
-                                 weighting);
+        const auto kind =
+            KindOf(c.inputs, c.outputs, dtype, c.sources, c.rows[0] % 2 == 1, weighting);
         SCOPED_TRACE(testing::Message() << c.rows[0] << " x " << c.inputs << " x " << c.outputs
                                         << " " << NameOf(dtype) << ", towers: " << c.rows.size());
         const auto exact = KindOf(c.inputs, c.outputs, DataType::kFloat64, c.sources,
@@ -141,8 +148,8 @@ TEST_F(BackendCudaTest, ContributionsAreAddedAfterRows) {
           for (const auto& batch : batches) views.push_back(batch.get());
           const auto state = backend.NewMatrix(shape);
           EXPECT_EQ(state->Fill(1), absl::OkStatus());
-          const double largest = kind->Advance({.decay = 0.5, .weight = 2}, views, true, *state,
-                                               *state, backend);
+          const double largest =
+              kind->Advance({.decay = 0.5, .weight = 2}, views, true, *state, *state, backend);
           const std::vector<double> values = ValuesOf(*state);
           EXPECT_EQ(largest, *std::max_element(values.begin(), values.end()));
           return values;
@@ -174,8 +181,7 @@ TEST_F(BackendCudaTest, TellsWhatIsNotFinite) {
         .inputs = DenseOf(rows, 3, std::vector<double>(static_cast<size_t>(3 * rows), 1e10)),
         .outputs_grads = {
             DenseOf(rows, 5, std::vector<double>(static_cast<size_t>(5 * rows), 1e10))}};
-    EXPECT_EQ(Step(cuda(), *kind, {tower}, false).largest,
-              std::numeric_limits<double>::infinity());
+    EXPECT_EQ(Step(cuda(), *kind, {tower}, false).largest, std::numeric_limits<double>::infinity());
   }
 }
 
@@ -217,8 +223,8 @@ TEST_F(BackendCudaTest, ReadsAreThoseOfTheProcessor) {
       const LinearOperatorDiag here({.matrix = host, .divisor = 0.75}, true, power);
       const LinearOperatorDiag there({.matrix = device, .divisor = 0.75}, true, power);
       EXPECT_EQ(there.CheckFinite(DataType::kFloat32), absl::OkStatus());
-      for (const DataType dtype : {DataType::kFloat32, DataType::kFloat64, DataType::kBfloat16,
-                                   DataType::kFloat16}) {
+      for (const DataType dtype :
+           {DataType::kFloat32, DataType::kFloat64, DataType::kBfloat16, DataType::kFloat16}) {
         const auto layout = exponent == 0.5 ? Layout::kOutIn : Layout::kInOut;
         const TensorView view{.layout = layout, .split_bias = exponent < 0, .dtype = dtype};
         const double tolerance = dtype == DataType::kFloat64    ? 1e-13
@@ -398,8 +404,8 @@ TEST_F(CudaFactorTest, WhatWasSavedComesBackWithItsBits) {
   cached->version = image.version;
   image.name = "c";
   image.results = {{.op = {.kind = OperatorKind::kCholesky, .damping = "d"}, .cached = cached}};
-  ASSERT_EQ(registry_->Restore(
-                image, [&](const Kind&, Backend&, Matrix& state) { return state.CopyFrom(*saved); }),
+  ASSERT_EQ(registry_->Restore(image, [&](const Kind&, Backend&,
+                                          Matrix& state) { return state.CopyFrom(*saved); }),
             absl::OkStatus());
   const auto factor = *registry_->Find("c");
   const FactorImage again = *factor->TryImage();

@@ -678,9 +678,8 @@ class RestartTest : public FactorTest {
   }
 
   static absl::Status RestoreImage(FactorRegistry& registry, const FactorImage& image) {
-    return registry.Restore(image, [&](const Kind&, Backend&, Matrix& state) {
-      return state.CopyFrom(*image.state);
-    });
+    return registry.Restore(
+        image, [&](const Kind&, Backend&, Matrix& state) { return state.CopyFrom(*image.state); });
   }
 
   // Step by step: [1, 1], so that a batch (a, g) counts (a·g)².

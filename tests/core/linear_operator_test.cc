@@ -304,13 +304,11 @@ LinearOperatorDiag Bounded(std::vector<double> values, double least, double most
                            std::optional<Power> power, double divisor = 1,
                            DataType state = DataType::kFloat32) {
   const MatrixShape shape{.rows = 1, .cols = static_cast<int64_t>(values.size()), .dtype = state};
-  return LinearOperatorDiag(
-      {.matrix = MovedTo(TestBackend(), MatrixOf(shape, values)),
-       .divisor = divisor,
-       .least = least,
-       .most = most},
-      false,
-      power);
+  return LinearOperatorDiag({.matrix = MovedTo(TestBackend(), MatrixOf(shape, values)),
+                             .divisor = divisor,
+                             .least = least,
+                             .most = most},
+                            false, power);
 }
 
 // Elements that belie their bounds show that nobody looks at them.

@@ -81,9 +81,8 @@ TEST(MetricsNamesTest, AreThoseThatAreDocumented) {
   std::ifstream names(FISHERD_SOURCE_DIR "/deploy/metrics.txt");
   for (std::string name, type; names >> name >> type;) documented[name] = type;
   // Those of GPUs are where there are some; MetricsTest.ShowsDevices has them all.
-  std::erase_if(documented, [](const auto& metric) {
-    return metric.first.starts_with("fisherd_device_");
-  });
+  std::erase_if(documented,
+                [](const auto& metric) { return metric.first.starts_with("fisherd_device_"); });
   EXPECT_THAT(served, testing::ContainerEq(documented));
   std::filesystem::remove_all(directory);
 }

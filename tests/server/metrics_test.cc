@@ -160,10 +160,8 @@ class DeviceMetricsTest : public core::FactorTest {
   FakeDevice& device_;
   core::Devices devices_;
   Readiness readiness_;
-  Metrics metrics_{{.registry = &*registry_,
-                    .pool = &*pool_,
-                    .readiness = &readiness_,
-                    .devices = &devices_}};
+  Metrics metrics_{
+      {.registry = &*registry_, .pool = &*pool_, .readiness = &readiness_, .devices = &devices_}};
 };
 
 TEST_F(DeviceMetricsTest, ShowsWhatACardHasAndDoes) {

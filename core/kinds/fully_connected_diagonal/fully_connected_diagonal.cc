@@ -43,7 +43,8 @@ class FullyConnectedDiagonal final : public Kind {
                : FullyConnectedDiagonalBatchBytes(header, spec_.dtype);
   }
   std::unique_ptr<Batch> NewBatch(const BatchHeader& header, HostMemory* memory) const override {
-    if (header.form == BatchForm::kContribution) return NewContribution(header, spec_.dtype, memory);
+    if (header.form == BatchForm::kContribution)
+      return NewContribution(header, spec_.dtype, memory);
     return NewFullyConnectedDiagonalBatch(header, spec_.dtype, memory);
   }
   int64_t SavedBytes(const Batch& batch) const override {

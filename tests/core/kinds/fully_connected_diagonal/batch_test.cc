@@ -105,8 +105,8 @@ TEST(BatchTest, RunsOfAnySizeAreTheSame) {
   const Filled whole = FillNew(tower, DataType::kFloat32, DataType::kFloat32);
   const auto tensors = TensorBytes(tower, DataType::kFloat32);
   for (const size_t run : {1, 2, 5, 11}) {
-    auto batch =
-        NewFullyConnectedDiagonalBatch(HeaderOf(tower, DataType::kFloat32), DataType::kFloat32, nullptr);
+    auto batch = NewFullyConnectedDiagonalBatch(HeaderOf(tower, DataType::kFloat32),
+                                                DataType::kFloat32, nullptr);
     for (size_t t = 0; t < tensors.size(); ++t) {
       for (size_t first = 0; first < 36; first += run) {
         const size_t count = std::min(run, 36 - first);
