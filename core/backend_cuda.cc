@@ -133,7 +133,7 @@ absl::Status CudaElements::Run(const Work& work) const {
   Card::Hold lane = card_.ForRead();
   lane.Begin();
   lane.Copied();
-  WithStateType(shape_.dtype, [&](auto type) { card_.Good(work(type, lane)); });
+  WithStateType(shape_.dtype, [&](auto type) { lane.Note(work(type, lane)); });
   return Answer(card_, lane.Finish());
 }
 
@@ -169,11 +169,11 @@ absl::StatusOr<kernels::Summary> CudaElements::Summarize(double divisor) const {
     lane.Begin();
     lane.Copied();
     WithStateType(shape_.dtype, [&]<typename T>(std::type_identity<T>) {
-      card_.Good(cuda::Summarize<T>(elements<T>(), shape_.size(), ScaleOf(divisor),
-                                    reinterpret_cast<cuda::PartialSummary*>(lane->words),
-                                    lane->stream));
+      lane.Note(cuda::Summarize<T>(elements<T>(), shape_.size(), ScaleOf(divisor),
+                                   reinterpret_cast<cuda::PartialSummary*>(lane->words),
+                                   lane->stream));
     });
-    card_.Good(
+    lane.Note(
         cudaMemcpyAsync(lane->answer, lane->words, kBytes, cudaMemcpyDeviceToHost, lane->stream));
     status = Answer(card_, lane.Finish());
     std::copy_n(reinterpret_cast<const cuda::PartialSummary*>(lane->answer), parts.size(),
@@ -215,31 +215,31 @@ absl::StatusOr<uint64_t> CudaElements::ServeChunk(const ElementsSpec& spec, int6
   lane.Begin();
   if (!x.empty()) {
     std::copy(x.begin(), x.end(), lane->pinned);
-    card_.Good(
+    lane.Note(
         cudaMemcpyAsync(device_x, lane->pinned, x.size(), cudaMemcpyHostToDevice, lane->stream));
   }
   lane.Copied();
-  card_.Good(cudaMemsetAsync(lane->words, 0xff, sizeof(uint64_t), lane->stream));
+  lane.Note(cudaMemsetAsync(lane->words, 0xff, sizeof(uint64_t), lane->stream));
   WithStateType(shape_.dtype, [&]<typename T>(std::type_identity<T>) {
-    card_.Good(cuda::Read<T>({.matrix = elements<T>(),
-                              .cols = shape_.cols,
-                              .offset = spec.place.offset,
-                              .width = spec.place.width,
-                              .first = first,
-                              .count = std::ssize(to) / SizeOf(spec.dtype),
-                              .scale = ScaleOf(spec.power.divisor),
-                              .damping = spec.power.powered ? spec.power.damping : 0,
-                              .exponent = spec.power.powered ? spec.power.exponent : 1,
-                              .type = WireTypeOf(spec.dtype),
-                              .x = x.empty() ? nullptr : device_x,
-                              .to = device_to,
-                              .first_bad = reinterpret_cast<uint64_t*>(lane->words)},
-                             lane->stream));
+    lane.Note(cuda::Read<T>({.matrix = elements<T>(),
+                             .cols = shape_.cols,
+                             .offset = spec.place.offset,
+                             .width = spec.place.width,
+                             .first = first,
+                             .count = std::ssize(to) / SizeOf(spec.dtype),
+                             .scale = ScaleOf(spec.power.divisor),
+                             .damping = spec.power.powered ? spec.power.damping : 0,
+                             .exponent = spec.power.powered ? spec.power.exponent : 1,
+                             .type = WireTypeOf(spec.dtype),
+                             .x = x.empty() ? nullptr : device_x,
+                             .to = device_to,
+                             .first_bad = reinterpret_cast<uint64_t*>(lane->words)},
+                            lane->stream));
   });
   std::byte* const pinned = lane->pinned + Card::kChunkBytes;
-  card_.Good(cudaMemcpyAsync(pinned, device_to, to.size(), cudaMemcpyDeviceToHost, lane->stream));
-  card_.Good(cudaMemcpyAsync(lane->answer, lane->words, sizeof(uint64_t), cudaMemcpyDeviceToHost,
-                             lane->stream));
+  lane.Note(cudaMemcpyAsync(pinned, device_to, to.size(), cudaMemcpyDeviceToHost, lane->stream));
+  lane.Note(cudaMemcpyAsync(lane->answer, lane->words, sizeof(uint64_t), cudaMemcpyDeviceToHost,
+                            lane->stream));
   if (auto s = Answer(card_, lane.Finish()); !s.ok()) return s;
   card_.CountBytes(std::ssize(x), std::ssize(to));
   std::copy_n(pinned, to.size(), to.begin());
@@ -325,6 +325,18 @@ class StepOnCard {
   static kernels::PackedShape RightShape(const cuda::AdvanceRows<T>& rows) {
     return {rows.rows, rows.right_cols, kernels::kRightPanelLines};
   }
+  int64_t ScratchBytes(const cuda::AdvanceRows<T>& rows) const {
+    return LeftBytes(rows) + RightBytes(rows) + cuda::AdvanceScratchBytes<T>(rows);
+  }
+  // Elements of the state that ready-made towers are added to at once, and the towers' bytes.
+  int64_t TermPiece(size_t towers) const {
+    return std::min<int64_t>(shape_.size(), kTermBytes / static_cast<int64_t>(towers * sizeof(T)));
+  }
+  int64_t TermBytes() const {
+    const size_t towers = std::min<size_t>(step_.reduced.size(), cuda::kMostTerms);
+    return towers == 0 ? 0 : TermPiece(towers) * static_cast<int64_t>(towers * sizeof(T));
+  }
+  bool AddAll(const std::vector<Run>& runs, const T* from, T* to);
   bool AddRows(const Run& run, double decay, const T* from, T* to);
   bool AddReduced(std::span<const ReducedTower> towers, double decay, const T* from, T* to);
   uint64_t* largest() const {
@@ -340,30 +352,15 @@ class StepOnCard {
 
 template <typename T>
 double StepOnCard<T>::Advance(const T* from, T* to) {
-  if (!card_.Good(cudaMemsetAsync(lane_->words, 0, sizeof(uint64_t), lane_->stream))) {
+  const std::vector<Run> runs = RunsOf(step_.towers);
+  int64_t scratch = std::max<int64_t>(TermBytes(), 1);
+  for (const Run& run : runs) scratch = std::max(scratch, ScratchBytes(RowsOf(run)));
+  if (lane_.Scratch(scratch) == nullptr) return kNotComputed;  // and nothing has been touched
+  if (!AddAll(runs, from, to)) {
+    card_.Lose("a step was cut short, and what it wrote is of no use");
     return kNotComputed;
   }
-  // The first that adds brings the average; the others add to what it has made.
-  double decay = step_.decay;
-  const T* base = from;
-  const auto next = [&] {
-    decay = 1;
-    base = to;
-  };
-  for (const Run& run : RunsOf(step_.towers)) {
-    if (!AddRows(run, decay, base, to)) return kNotComputed;
-    next();
-  }
-  for (auto rest = step_.reduced; !rest.empty();) {
-    const auto some = rest.first(std::min<size_t>(rest.size(), cuda::kMostTerms));
-    if (!AddReduced(some, decay, base, to)) return kNotComputed;
-    next();
-    rest = rest.subspan(some.size());
-  }
   if (!step_.find_largest) return 0;
-  card_.Good(cudaMemcpyAsync(lane_->answer, lane_->words, sizeof(uint64_t), cudaMemcpyDeviceToHost,
-                             lane_->stream));
-  if (!card_.Good(cudaStreamSynchronize(lane_->stream))) return kNotComputed;
   const uint64_t bits = *reinterpret_cast<const uint64_t*>(lane_->answer);
   double most;
   if constexpr (sizeof(T) == 4) {
@@ -373,6 +370,24 @@ double StepOnCard<T>::Advance(const T* from, T* to) {
   }
   // Not a number is for steps that were not computed.
   return std::isnan(most) ? std::numeric_limits<double>::infinity() : most;
+}
+
+// The first that adds brings the average; the others add to what it has made.
+template <typename T>
+bool StepOnCard<T>::AddAll(const std::vector<Run>& runs, const T* from, T* to) {
+  double decay = step_.decay;
+  if (!card_.Good(cudaMemsetAsync(lane_->words, 0, sizeof(uint64_t), lane_->stream))) return false;
+  for (const Run& run : runs) {
+    if (!AddRows(run, std::exchange(decay, 1), std::exchange(from, to), to)) return false;
+  }
+  for (auto rest = step_.reduced; !rest.empty();) {
+    const auto some = rest.first(std::min<size_t>(rest.size(), cuda::kMostTerms));
+    if (!AddReduced(some, std::exchange(decay, 1), std::exchange(from, to), to)) return false;
+    rest = rest.subspan(some.size());
+  }
+  return card_.Good(cudaMemcpyAsync(lane_->answer, lane_->words, sizeof(uint64_t),
+                                    cudaMemcpyDeviceToHost, lane_->stream)) &&
+         card_.Good(cudaStreamSynchronize(lane_->stream));
 }
 
 template <typename T>
@@ -392,17 +407,15 @@ bool StepOnCard<T>::AddRows(const Run& run, double decay, const T* from, T* to) 
   rows.decay = decay;
   const int64_t left_bytes = LeftBytes(rows);
   const int64_t right_bytes = RightBytes(rows);
-  auto* const scratch = static_cast<std::byte*>(
-      lane_.Scratch(left_bytes + right_bytes + cuda::AdvanceScratchBytes<T>(rows)));
-  if (scratch == nullptr) return false;
+  auto* const scratch = static_cast<std::byte*>(lane_->scratch);
   T* const left = reinterpret_cast<T*>(scratch);
   T* const right = reinterpret_cast<T*>(scratch + left_bytes);
   lane_.Begin();
   int64_t first_row = 0;
   for (const SquaredRows& tower : run.towers) {
-    card_.Good(CopyRows(static_cast<const T*>(tower.left), tower.rows, LeftShape(rows), first_row,
+    lane_.Note(CopyRows(static_cast<const T*>(tower.left), tower.rows, LeftShape(rows), first_row,
                         left, lane_->stream));
-    card_.Good(CopyRows(static_cast<const T*>(tower.right), tower.rows, RightShape(rows), first_row,
+    lane_.Note(CopyRows(static_cast<const T*>(tower.right), tower.rows, RightShape(rows), first_row,
                         right, lane_->stream));
     first_row += tower.rows;
   }
@@ -410,7 +423,7 @@ bool StepOnCard<T>::AddRows(const Run& run, double decay, const T* from, T* to) 
   card_.CountBytes(left_bytes + right_bytes, 0);
   rows.left = left;
   rows.right = right;
-  card_.Good(cuda::Advance<T>(rows, scratch + left_bytes + right_bytes, from, to, largest(),
+  lane_.Note(cuda::Advance<T>(rows, scratch + left_bytes + right_bytes, from, to, largest(),
                               lane_->stream));
   return lane_.Finish();
 }
@@ -419,18 +432,15 @@ bool StepOnCard<T>::AddRows(const Run& run, double decay, const T* from, T* to) 
 template <typename T>
 bool StepOnCard<T>::AddReduced(std::span<const ReducedTower> towers, double decay, const T* from,
                                T* to) {
-  const int64_t piece = std::min<int64_t>(
-      shape_.size(), kTermBytes / static_cast<int64_t>(towers.size() * sizeof(T)));
-  auto* const scratch =
-      static_cast<T*>(lane_.Scratch(piece * static_cast<int64_t>(towers.size() * sizeof(T))));
-  if (scratch == nullptr) return false;
+  const int64_t piece = TermPiece(towers.size());
+  auto* const scratch = static_cast<T*>(lane_->scratch);
   for (int64_t first = 0; first < shape_.size(); first += piece) {
     const int64_t count = std::min(shape_.size() - first, piece);
     cuda::Terms<T> terms{.count = static_cast<int>(towers.size())};
     lane_.Begin();
     for (size_t k = 0; k < towers.size(); ++k) {
       T* const term = scratch + static_cast<int64_t>(k) * piece;
-      card_.Good(cudaMemcpyAsync(term, static_cast<const T*>(towers[k].elements) + first,
+      lane_.Note(cudaMemcpyAsync(term, static_cast<const T*>(towers[k].elements) + first,
                                  static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice,
                                  lane_->stream));
       terms.elements[k] = term;
@@ -438,7 +448,7 @@ bool StepOnCard<T>::AddReduced(std::span<const ReducedTower> towers, double deca
     }
     lane_.Copied();
     card_.CountBytes(count * static_cast<int64_t>(towers.size() * sizeof(T)), 0);
-    card_.Good(cuda::Accumulate<T>(decay, terms, count, from + first, to + first, largest(),
+    lane_.Note(cuda::Accumulate<T>(decay, terms, count, from + first, to + first, largest(),
                                    lane_->stream));
     if (!lane_.Finish()) return false;
   }

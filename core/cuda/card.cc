@@ -113,10 +113,14 @@ bool Card::Good(cudaError_t error) {
   if (error == cudaSuccess) return true;
   cudaGetLastError();  // else the thread's next call would tell of it
   if (error == cudaErrorMemoryAllocation) return false;
-  std::lock_guard lock(mutex_);
-  if (!lost_) why_lost_ = cudaGetErrorString(error);
-  lost_ = true;
+  Lose(cudaGetErrorString(error));
   return false;
+}
+
+void Card::Lose(const std::string& why) {
+  std::lock_guard lock(mutex_);
+  if (!lost_) why_lost_ = why;
+  lost_ = true;
 }
 
 std::string Card::why_lost() const {
@@ -152,13 +156,17 @@ void* Card::Hold::Scratch(int64_t bytes) {
   return lane_->scratch;
 }
 
-void Card::Hold::Begin() { card_->Good(cudaEventRecord(lane_->began, lane_->stream)); }
-void Card::Hold::Copied() { card_->Good(cudaEventRecord(lane_->copied, lane_->stream)); }
+void Card::Hold::Begin() {
+  good_ = true;
+  Note(cudaEventRecord(lane_->began, lane_->stream));
+}
+
+void Card::Hold::Copied() { Note(cudaEventRecord(lane_->copied, lane_->stream)); }
 
 bool Card::Hold::Finish() {
-  card_->Good(cudaEventRecord(lane_->ended, lane_->stream));
-  card_->Good(cudaEventSynchronize(lane_->ended));
-  if (card_->lost()) return false;
+  Note(cudaEventRecord(lane_->ended, lane_->stream));
+  Note(cudaEventSynchronize(lane_->ended));
+  if (!good_ || card_->lost()) return false;
   card_->CountTimes(*lane_);
   return true;
 }
@@ -196,10 +204,10 @@ bool Card::Download(const void* device, int64_t bytes, void* host) {
     // What is waited for is all that was asked for before.
     if (on_its_way > 0 && !Good(cudaEventSynchronize(lane->ended))) return false;
     if (size > 0) {
-      Good(cudaMemcpyAsync(lane->pinned + next / kChunkBytes % 2 * kChunkBytes,
-                           static_cast<const std::byte*>(device) + next, static_cast<size_t>(size),
-                           cudaMemcpyDeviceToHost, lane->stream));
-      Good(cudaEventRecord(lane->ended, lane->stream));
+      lane.Note(cudaMemcpyAsync(lane->pinned + next / kChunkBytes % 2 * kChunkBytes,
+                                static_cast<const std::byte*>(device) + next,
+                                static_cast<size_t>(size), cudaMemcpyDeviceToHost, lane->stream));
+      lane.Note(cudaEventRecord(lane->ended, lane->stream));
     }
     if (on_its_way > 0) {
       std::memcpy(static_cast<std::byte*>(host) + done,
@@ -225,9 +233,9 @@ bool Card::Upload(const void* host, int64_t bytes, void* device) {
     cudaEvent_t& left = done / kChunkBytes % 2 == 0 ? lane->copied : lane->ended;
     if (done >= 2 * kChunkBytes && !Good(cudaEventSynchronize(left))) return false;
     std::memcpy(half, static_cast<const std::byte*>(host) + done, static_cast<size_t>(size));
-    Good(cudaMemcpyAsync(static_cast<std::byte*>(device) + done, half, static_cast<size_t>(size),
-                         cudaMemcpyHostToDevice, lane->stream));
-    Good(cudaEventRecord(left, lane->stream));
+    lane.Note(cudaMemcpyAsync(static_cast<std::byte*>(device) + done, half,
+                              static_cast<size_t>(size), cudaMemcpyHostToDevice, lane->stream));
+    lane.Note(cudaEventRecord(left, lane->stream));
   }
   lane.Copied();
   CountBytes(bytes, 0);

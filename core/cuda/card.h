@@ -43,6 +43,7 @@ class Card {
 
   // True if nothing went wrong. Anything but a lack of memory ends the card's use.
   bool Good(cudaError_t error);
+  void Lose(const std::string& why);
   bool lost() const { return lost_; }
   std::string why_lost() const;
 
@@ -76,9 +77,10 @@ class Card {
     // Memory of the card for this use, with what was there; null if there is none.
     void* Scratch(int64_t bytes);
 
-    // The work is Begin, copies to the card, Copied, kernels, Finish, in that order; Finish waits
-    // for all of it. Both say whether it is good.
+    // The work is Begin, copies to the card, Copied, kernels, Finish, in that order, and Note of
+    // what each call to the driver said. Finish waits for all of it: true if all was good.
     void Begin();
+    void Note(cudaError_t error) { good_ &= card_->Good(error); }
     void Copied();
     bool Finish();
 
@@ -88,6 +90,7 @@ class Card {
     Card* card_;
     Lane* lane_;
     LanePool* pool_;
+    bool good_ = true;  // so far
   };
   // Waits for one: of the few for steps, which have scratch, or of those for reads.
   Hold ForStep() { return Take(steps_); }
