@@ -29,52 +29,50 @@ const char* NameOf(ServerRpcInfo::Type type) {
   return "";
 }
 
-}  // namespace
-
 // One call. gRPC calls it for one operation at a time of each kind, and destroys it with the call.
 class CallCounter final : public Interceptor {
  public:
-  explicit CallCounter(MethodCounts* counts) : counts_(*counts) { ++counts_.started; }
-  // A call whose peer had gone before it had a status.
-  ~CallCounter() override { End(grpc::StatusCode::CANCELLED); }
+  explicit CallCounter(MethodCounts* counts) : call_(counts) {}
 
   void Intercept(InterceptorBatchMethods* batch) override {
     if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE) &&
         batch->GetRecvMessage() != nullptr) {
-      counts_.received.fetch_add(1, std::memory_order_relaxed);
+      call_.Received();
     }
-    if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_MESSAGE)) {
-      counts_.sent.fetch_add(1, std::memory_order_relaxed);
-    }
+    if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_MESSAGE)) call_.Sent();
     if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
-      End(batch->GetSendStatus().error_code());
+      call_.End(batch->GetSendStatus().error_code());
     }
     batch->Proceed();
   }
 
  private:
-  void End(int code) {
-    if (ended_.exchange(true)) return;
-    const auto known = static_cast<size_t>(code) < counts_.handled.size();
-    ++counts_.handled[known ? code : grpc::StatusCode::UNKNOWN];
-    counts_.time.Observe(core::SteadyNow() - began_);
-  }
-
-  MethodCounts& counts_;
-  const absl::Time began_ = core::SteadyNow();
-  std::atomic<bool> ended_ = false;
+  CountedCall call_;
 };
 
-MethodCounts* CallMetrics::CountsOf(const ServerRpcInfo& info) {
-  const std::string_view path = info.method();
+}  // namespace
+
+void CountedCall::End(int code) {
+  if (ended_.exchange(true)) return;
+  const auto known = static_cast<size_t>(code) < counts_.handled.size();
+  ++counts_.handled[known ? code : grpc::StatusCode::UNKNOWN];
+  counts_.time.Observe(core::SteadyNow() - began_);
+}
+
+MethodCounts* CallMetrics::CountsOf(std::string_view path, const char* type) {
   core::MutexLock lock(&mutex_);
   if (const auto found = methods_.find(path); found != methods_.end()) return &found->second;
   MethodCounts& counts = methods_[std::string(path)];
   const size_t slash = path.rfind('/');
-  counts.type = NameOf(info.type());
+  counts.type = type;
   if (slash != std::string_view::npos && slash > 0) counts.service = path.substr(1, slash - 1);
   counts.method = path.substr(slash == std::string_view::npos ? 0 : slash + 1);
   return &counts;
+}
+
+std::unique_ptr<CountedCall> CallMetrics::Count() {
+  return std::make_unique<CountedCall>(
+      CountsOf(own_path_, NameOf(ServerRpcInfo::Type::BIDI_STREAMING)));
 }
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
@@ -83,7 +81,8 @@ CallMetrics::NewInterceptorFactory() {
    public:
     explicit Factory(CallMetrics* metrics) : metrics_(*metrics) {}
     Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
-      return new CallCounter(metrics_.CountsOf(*info));
+      if (info->method() == metrics_.own_path_) return nullptr;
+      return new CallCounter(metrics_.CountsOf(info->method(), NameOf(info->type())));
     }
 
    private:

@@ -129,14 +129,18 @@ grpc::ServerUnaryReactor* FactorService::UpdateInverses(grpc::CallbackServerCont
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* FactorService::Update(
     grpc::CallbackServerContext* context) {
+  auto counted = metrics_ == nullptr ? nullptr : metrics_->Count();
+  const auto refuse = [&](const absl::Status& status) {
+    if (counted != nullptr) counted->End(ToGrpcStatus(status).error_code());
+    return Refuse<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>>(status);
+  };
   const auto caller = guard_.Enter(*context);
-  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
-  if (!caller.ok()) return Refuse<Reactor>(caller.status());
+  if (!caller.ok()) return refuse(caller.status());
   auto place = guard_.TakeStream(*caller);
-  if (!place.ok()) return Refuse<Reactor>(place.status());
+  if (!place.ok()) return refuse(place.status());
   if (door_ != nullptr) context->AddInitialMetadata(kSharedMemoryKey, door_->announcement());
   return UpdateStream::Start(registry_, sessions_, door_ == nullptr ? nullptr : &door_->regions(),
-                             *caller, *std::move(place));
+                             *caller, *std::move(place), std::move(counted));
 }
 
 grpc::ServerUnaryReactor* FactorService::UpdateOnce(grpc::CallbackServerContext* context,

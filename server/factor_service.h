@@ -7,6 +7,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/auth/guard.h"
+#include "server/call_metrics.h"
 #include "server/factor_calls.h"
 #include "server/read_call.h"
 #include "server/session_table.h"
@@ -34,19 +35,20 @@ using MixedService = UnaryMethods<StreamMethods<Service>>;
 }  // namespace internal
 
 // Thread-safe. What it is given must outlive the gRPC server; without a door (null) no memory is
-// shared.
+// shared, and without metrics (null) Update is not counted.
 class FactorService final : public internal::MixedService {
  public:
   FactorService(Guard* guard, core::FactorRegistry* registry, SessionTable* sessions,
                 OnceTable* once_calls, const ReadEnvironment& read_environment,
-                const SharedMemoryDoor* door)
+                const SharedMemoryDoor* door, CallMetrics* metrics = nullptr)
       : guard_(*guard),
         calls_(registry),
         registry_(*registry),
         sessions_(*sessions),
         once_calls_(*once_calls),
         read_environment_(read_environment),
-        door_(door) {}
+        door_(door),
+        metrics_(metrics) {}
 
   grpc::Status CreateFactor(grpc::ServerContext* context, const v1::CreateFactorRequest* request,
                             v1::CreateFactorResponse* response) override;
@@ -99,6 +101,7 @@ class FactorService final : public internal::MixedService {
   OnceTable& once_calls_;
   const ReadEnvironment read_environment_;
   const SharedMemoryDoor* const door_;
+  CallMetrics* const metrics_;
 };
 
 }  // namespace fisherd::server

@@ -170,11 +170,13 @@ struct Server::Rooms {
         once_calls(options.max_streams),
         door(std::move(door)),
         guard(std::move(guard)),
+        call_metrics(absl::StrCat("/", v1::FactorService::service_full_name(), "/Update")),
         factor_service(this->guard.get(), &registry, &sessions, &once_calls,
                        {.registry = &registry,
                         .waiting_reads = &waiting_reads,
                         .stall_timeout = options.read_stall_timeout},
-                       this->door.get()),
+                       this->door.get(),
+                       options.http.empty() ? nullptr : &call_metrics),  // else nobody asks
         data_service(this->guard.get(), this->store.get()),
         metrics({.registry = &registry,
                  .pool = pool.get(),
@@ -227,10 +229,10 @@ struct Server::Rooms {
   WaitingReads waiting_reads;
   const std::unique_ptr<SharedMemoryDoor> door;  // null: no memory is shared
   const std::unique_ptr<Guard> guard;
+  CallMetrics call_metrics;
   FactorService factor_service;
   DataService data_service;
   Readiness readiness;
-  CallMetrics call_metrics;
   Metrics metrics;
   std::unique_ptr<StatusPages> status_pages;  // null where they are not shown
 };

@@ -11,10 +11,12 @@ namespace fisherd::server {
 
 UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& sessions,
                                   const SharedRegions* regions, const Caller& caller,
-                                  std::shared_ptr<void> place) {
+                                  std::shared_ptr<void> place,
+                                  std::unique_ptr<CountedCall> counted) {
   const std::shared_ptr<UpdateStream> stream(new UpdateStream);
   stream->self_ = stream;
   stream->place_ = std::move(place);
+  stream->counted_ = std::move(counted);
   // Others may wake the session at any time, also when the stream is no more.
   const auto wake = [weak = std::weak_ptr<UpdateStream>(stream)] {
     if (const auto woken = weak.lock()) woken->Proceed();
@@ -28,6 +30,7 @@ UpdateStream* UpdateStream::Start(core::FactorRegistry& registry, SessionTable& 
 }
 
 void UpdateStream::OnReadDone(bool ok) {
+  if (ok && counted_ != nullptr) counted_->Received();
   const absl::Status status = ok ? ReceiveRequest() : absl::OkStatus();
   {
     core::MutexLock lock(&mutex_);
@@ -82,7 +85,9 @@ void UpdateStream::Proceed() {
   }
   // First, so that whoever learns of the end finds the claims gone.
   session_->Close(end);
-  Finish(ToGrpcStatus(end));
+  const grpc::Status status = ToGrpcStatus(end);
+  if (counted_ != nullptr) counted_->End(status.error_code());
+  Finish(status);
 }
 
 bool UpdateStream::StartOperations() {
@@ -93,6 +98,7 @@ bool UpdateStream::StartOperations() {
       const grpc::Slice slice(answer->SerializeAsString());
       response_ = grpc::ByteBuffer(&slice, 1);
       writing_ = true;
+      if (counted_ != nullptr) counted_->Sent();
       StartWrite(&response_);
     } else if (client_is_done_) {
       end_ = absl::OkStatus();

@@ -12,6 +12,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/auth/guard.h"
+#include "server/call_metrics.h"
 #include "server/session.h"
 #include "server/session_table.h"
 #include "server/shared_regions.h"
@@ -27,10 +28,12 @@ class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
                            public std::enable_shared_from_this<UpdateStream> {
  public:
   // For WithRawCallbackMethod_Update's handler to return. What it is given must outlive the server;
-  // `regions` may be null. Keeps `place` as long as it lives.
+  // `regions` may be null. Keeps `place` as long as it lives. `counted` hears of its messages and
+  // its end; null: nobody asks.
   static UpdateStream* Start(core::FactorRegistry& registry, SessionTable& sessions,
                              const SharedRegions* regions, const Caller& caller = Caller(),
-                             std::shared_ptr<void> place = nullptr);
+                             std::shared_ptr<void> place = nullptr,
+                             std::unique_ptr<CountedCall> counted = nullptr);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -48,6 +51,7 @@ class UpdateStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc
 
   std::shared_ptr<UpdateStream> self_;
   std::shared_ptr<void> place_;
+  std::unique_ptr<CountedCall> counted_;
   std::shared_ptr<Session> session_;
 
   core::Mutex mutex_;                                        // before the session's locks

@@ -87,5 +87,55 @@ TEST(MetricsNamesTest, AreThoseThatAreDocumented) {
   std::filesystem::remove_all(directory);
 }
 
+// The number of a sample.
+double SampleOf(const std::string& metrics, const std::string& sample) {
+  const size_t place = metrics.find("\n" + sample + " ");
+  return place == std::string::npos ? -1 : std::stod(metrics.substr(place + sample.size() + 2));
+}
+
+TEST(CallCountsTest, StreamsCountThemselvesAndOthersAreCounted) {
+  server::Options options;
+  options.listen = {"127.0.0.1:0"};
+  options.http = "127.0.0.1:0";
+  options.state_budget = options.batch_budget = 1 << 20;
+  auto server = server::Server::Start(options);
+  ASSERT_TRUE(server.ok()) << server.status();
+  auto client = Client::Connect("127.0.0.1:" + std::to_string((*server)->port()));
+  ASSERT_TRUE(client.ok()) << client.status();
+  ASSERT_TRUE(client->CreateFactor("f", {.input_size = 1, .output_size = 1}).ok());
+  EXPECT_FALSE(client->Describe("g").ok());
+  const auto sample = [&](const std::string& name, const std::string& type,
+                          const std::string& method, const std::string& code = "") {
+    return SampleOf(HttpGet((*server)->http_port(), "/metrics"),
+                    "grpc_server_" + name + "{grpc_type=\"" + type +
+                        "\",grpc_service=\"fisherd.v1.FactorService\",grpc_method=\"" + method +
+                        "\"" + (code.empty() ? "" : ",grpc_code=\"" + code + "\"") + "}");
+  };
+  EXPECT_EQ(sample("started_total", "unary", "DescribeFactor"), 1);
+  EXPECT_EQ(sample("handled_total", "unary", "DescribeFactor", "NOT_FOUND"), 1);
+  {
+    UpdateStream stream = client->OpenUpdates();
+    auto writer = stream.Open("f", 0, {});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    const Matrix<float> one = Matrix<float>::Constant(1, 1, 1);
+    for (int k = 0; k < 5; ++k) {
+      const auto step = writer->Write({.inputs = one, .outputs_grads = {one}}, {.decay = 0.5});
+      ASSERT_TRUE(step.ok() && writer->WaitEnded(*step).ok());
+    }
+    EXPECT_EQ(sample("started_total", "bidi_stream", "Update"), 1);
+    EXPECT_EQ(sample("handled_total", "bidi_stream", "Update", "OK"), -1);
+  }
+  // Those of the client's stream: its opening and five batches; an answer and an acknowledgement of
+  // each.
+  EXPECT_GE(sample("msg_received_total", "bidi_stream", "Update"), 6);
+  EXPECT_GE(sample("msg_sent_total", "bidi_stream", "Update"), 6);
+  const auto ended = [&] {
+    const double ok = sample("handled_total", "bidi_stream", "Update", "OK");
+    return ok == 1 || sample("handled_total", "bidi_stream", "Update", "CANCELLED") == 1;
+  };
+  while (!ended()) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(sample("handling_seconds_count", "bidi_stream", "Update"), 1);
+}
+
 }  // namespace
 }  // namespace fisherd
