@@ -20,7 +20,7 @@ forbid 'core/(factor|factor_registry|ledger|step_gather|registered_results|dampi
 forbid 'core/[a-z_]+\.h|core/kinds/' core/kernels
 forbid 'core/kernels/(accumulate|advance|convert|ingest|power|reference|target)|core/kinds/|core/[a-z_]+\.h|absl/' core/cuda
 forbid 'cuda|core/cuda/' core/kernels core/kinds $(ls core/*.* | grep -v backend_cuda.cc) server client
-forbid 'core/backend_cuda' core/kernels core/kinds $(ls core/*.* | grep -v 'backend_cuda\|devices.cc') server client
+forbid 'core/(backend_cuda|cuda_backend/)' core/kernels core/kinds $(ls core/*.* | grep -v 'backend_cuda\|devices.cc') server client
 forbid 'core/kinds/[a-z_]+/' core/*.* server
 forbid 'client/|fisherd/[a-z_]+\.h' server tests/server
 forbid 'server/|core/[a-z_]+\.h|core/kinds/' client tests/client
