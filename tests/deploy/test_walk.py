@@ -30,8 +30,11 @@ def _free_ports(count):
 
 
 def test_the_first_ten_minutes(tmp_path):
-    if shutil.which("prometheus") is None or not BINARY.exists():
-        pytest.skip("no prometheus, or no fisherd, here")
+    for program in ("prometheus", "promtool", "curl", "openssl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here")
+    if not BINARY.exists():
+        pytest.skip("no fisherd here")
     security, operations = _blocks("security.md"), _blocks("operations.md")
     assert (len(security), len(operations)) == (4, 2)
     script = "\n".join(security + operations)
